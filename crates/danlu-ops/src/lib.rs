@@ -1,0 +1,48 @@
+//! Fused tensor operations with their gradients, on Burn.
+//!
+//! Every operation is a function on two-dimensional activations `[tokens, channels]`, with weights `[out, in]`, and works
+//! with autodiff on or off. It has two forms: the plain-tensor default, which runs on any device and is differentiated by
+//! Burn, and the CPU form with its own backward, taken whenever the tensors are on Burn's Flex device. The CPU form is
+//! deterministic: how work is divided depends on shapes only.
+
+mod attention;
+mod attention_cached;
+mod embedding;
+mod gelu;
+mod heads;
+mod layer_norm;
+mod linear;
+mod loss;
+pub mod optim;
+mod plain;
+mod rate;
+mod recompute;
+mod rms_norm;
+mod rope;
+mod segments;
+mod swiglu;
+mod threads;
+
+use std::sync::Arc;
+
+pub use attention::attention;
+pub use attention_cached::{LayerCache, attention_cached};
+pub use embedding::embedding;
+pub use gelu::gelu;
+pub use heads::Heads;
+pub use layer_norm::layer_norm;
+pub use linear::{linear, project};
+pub use loss::{linear_cross_entropy, token_nll};
+pub use rate::gemm_rate;
+pub use recompute::recompute;
+pub use rms_norm::{head_rms_norm, rms_norm};
+pub use rope::Rope;
+pub use segments::Segments;
+pub use swiglu::swiglu;
+pub use threads::{set_threads, threads};
+
+/// Token ids, shared.
+pub type Ids = Arc<[u32]>;
+
+/// A target that carries no loss.
+pub const IGNORE: u32 = u32::MAX;

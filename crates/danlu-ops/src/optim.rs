@@ -1,0 +1,12 @@
+//! Optimizer steps on plain tensors, each one pass over memory on the CPU.
+//!
+//! Weights, gradients and moments are tensors without autodiff. On the CPU a step changes them in place when nothing else
+//! holds them, so pass them by value and keep no clone.
+
+mod adamw;
+mod muon;
+mod norm;
+
+pub use adamw::{AdamW, adamw_step};
+pub use muon::{Muon, muon_step};
+pub use norm::{global_norm, square_sum};
