@@ -1,0 +1,23 @@
+//! Decoder architectures whose parameters have the names `transformers` gives them, their configurations, and the folders both read.
+//!
+//! A [`Decoder`] is built from a [`DecoderConfig`], runs on a [`Batch`] (training, evaluation) or with a [`Cache`] (generation), and is
+//! kept in a folder by [`folder::save`] and [`folder::load`]. A parameter's name is the path of the field that holds it ([`names`]).
+
+mod batch;
+mod config;
+mod decoder;
+mod gpt2;
+mod init;
+mod layers;
+mod llama;
+
+pub mod folder;
+pub mod names;
+
+pub use batch::Batch;
+pub use config::{DecoderConfig, Gpt2Config, LlamaConfig, Qwen3Config, RopeScaling};
+pub use decoder::{Cache, Decoder};
+pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
+pub use layers::{Affine, LayerNorm, Matrix, RmsNorm};
+pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
+pub use names::{load_named, names_and_shapes, to_named};

@@ -1,0 +1,144 @@
+//! One type for all decoders.
+
+use anyhow::Result;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use danlu_ops::{Ids, LayerCache};
+
+use crate::config::DecoderConfig;
+use crate::gpt2::Gpt2;
+use crate::llama::Llama;
+use crate::{Batch, init, names};
+
+/// A decoder-only language model.
+#[derive(Module, Debug)]
+pub enum Decoder {
+    Llama(Llama),
+    Qwen3(Llama),
+    Gpt2(Gpt2),
+}
+
+macro_rules! each {
+    ($decoder:expr, $model:ident => $body:expr) => {
+        match $decoder {
+            Decoder::Llama($model) | Decoder::Qwen3($model) => $body,
+            Decoder::Gpt2($model) => $body,
+        }
+    };
+}
+
+impl Decoder {
+    /// A decoder with initial weights: normal with the configuration's deviation, those that write to the residual stream scaled by
+    /// `1/sqrt(2 × layers)`, scales one, biases zero. The same for the same seed, whatever the number of threads.
+    ///
+    /// # Errors
+    /// When the configuration's numbers do not make a model.
+    pub fn new(config: &DecoderConfig, seed: u64, device: &Device) -> Result<Self> {
+        let (range, layers) = (config.initializer_range(), config.layers());
+        names::fill(Self::empty(config, device)?, |name, shape| Ok(init::values(seed, name, shape, range, layers)))
+    }
+
+    /// A decoder whose parameters have shapes and no values.
+    pub(crate) fn empty(config: &DecoderConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        Ok(match config {
+            DecoderConfig::Llama(config) => Self::Llama(Llama::new(config, false, device)),
+            DecoderConfig::Qwen3(config) => Self::Qwen3(Llama::new(config, true, device)),
+            DecoderConfig::Gpt2(config) => Self::Gpt2(Gpt2::new(config, device)),
+        })
+    }
+
+    /// The last layer's normalized output, `[tokens, hidden]`.
+    ///
+    /// # Panics
+    /// When a token is outside the vocabulary, or a document is longer than [`Decoder::context`].
+    pub fn hidden(&self, batch: &Batch) -> Tensor<2> {
+        self.run(batch, false)
+    }
+
+    /// Mean negative log-likelihood of the targets, in nats, `[1]`; differentiable.
+    pub fn loss(&self, batch: &Batch) -> Tensor<1> {
+        danlu_ops::linear_cross_entropy(self.hidden(batch), self.head_weight(), &batch.targets)
+    }
+
+    /// [`Decoder::loss`] that keeps only each layer's input for the backward pass and computes the rest again there: the same gradients
+    /// for a third more work, and memory that barely grows with depth.
+    pub fn loss_recomputed(&self, batch: &Batch) -> Tensor<1> {
+        danlu_ops::linear_cross_entropy(self.run(batch, true), self.head_weight(), &batch.targets)
+    }
+
+    /// Negative log-likelihood of each target, in nats; zero where the target is [`danlu_ops::IGNORE`]. Without gradients.
+    pub fn token_nll(&self, batch: &Batch) -> Vec<f32> {
+        danlu_ops::token_nll(self.hidden(batch), self.head_weight(), &batch.targets)
+    }
+
+    /// Logits of every token, `[tokens, vocabulary]`.
+    pub fn logits(&self, batch: &Batch) -> Tensor<2> {
+        danlu_ops::linear(self.hidden(batch), self.head_weight(), None)
+    }
+
+    /// Reads more tokens of the one sequence in `cache` and returns the logits of the token after the last, `[vocabulary]`.
+    ///
+    /// Call it on [`Module::valid`] of a decoder that is being trained, or every step builds a graph.
+    ///
+    /// # Panics
+    /// When `tokens` is empty, holds a token outside the vocabulary, or does not fit in what is left of the cache.
+    pub fn step(&self, tokens: &[u32], cache: &mut Cache) -> Vec<f32> {
+        assert!(!tokens.is_empty(), "a step reads at least one token");
+        let ids: Ids = tokens.into();
+        let hidden = each!(self, model => model.hidden_cached(&ids, &mut cache.layers));
+        let logits = danlu_ops::linear(hidden, self.head_weight(), None);
+        logits.into_data().try_into_vec().expect("logits are of 32-bit floats")
+    }
+
+    /// The output projection, `[vocabulary, hidden]`: the embedding when they are tied.
+    pub fn head_weight(&self) -> Tensor<2> {
+        each!(self, model => model.head_weight())
+    }
+
+    /// The longest sequence it can read, in tokens.
+    pub fn context(&self) -> usize {
+        each!(self, model => model.context())
+    }
+
+    fn run(&self, batch: &Batch, recompute: bool) -> Tensor<2> {
+        each!(self, model => model.hidden(&batch.ids, &batch.segments, recompute))
+    }
+}
+
+/// Keys and values of one sequence, for [`Decoder::step`].
+#[derive(Clone, Debug)]
+pub struct Cache {
+    layers: Vec<LayerCache>,
+    capacity: usize,
+}
+
+impl Cache {
+    /// An empty cache with room for `capacity` tokens, at most the decoder's context.
+    pub fn new(decoder: &Decoder, capacity: usize) -> Self {
+        let device = decoder.devices().into_iter().next().unwrap_or_default().inner();
+        let capacity = capacity.min(decoder.context());
+        Self { layers: each!(decoder, model => model.caches(capacity, &device)), capacity }
+    }
+
+    /// Tokens read so far.
+    pub fn len(&self) -> usize {
+        self.layers.first().map_or(0, LayerCache::len)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Tokens there is room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all but the first `len` tokens.
+    pub fn truncate(&mut self, len: usize) {
+        for layer in &mut self.layers {
+            layer.truncate(len);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
+//! `generation_config.json`.
+
+mod read;
+mod write;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use serde_json::json;
+
+use crate::{Decoder, DecoderConfig, gpt2, names};
+
+pub use write::{Precision, SaveOptions};
+
+/// A `config.json` is small; what is larger is something else.
+const CONFIG_LIMIT: u64 = 16 << 20;
+
+/// Writes the decoder to `dir` in 32-bit floats, in one file up to 5 GB. Other files in `dir` stay.
+///
+/// # Errors
+/// When a file cannot be written or values cannot be read from the device. Each file is there whole or as it was.
+pub fn save(decoder: &Decoder, config: &DecoderConfig, dir: &Path) -> Result<()> {
+    save_with(decoder, config, dir, &SaveOptions::default())
+}
+
+/// [`save`] with a chosen precision and size of file.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_with(decoder: &Decoder, config: &DecoderConfig, dir: &Path, options: &SaveOptions) -> Result<()> {
+    write::weights(decoder, dir, options)?;
+    let mut shape = serde_json::to_value(config)?;
+    shape["torch_dtype"] = json!(options.precision.torch_name());
+    write_json(&dir.join("config.json"), &shape)?;
+    let generation = json!({
+        "_from_model_config": true,
+        "bos_token_id": shape["bos_token_id"],
+        "eos_token_id": shape["eos_token_id"],
+    });
+    write_json(&dir.join("generation_config.json"), &generation)
+}
+
+/// Reads the decoder in `dir`, whoever wrote it. Weights in bf16, f16 and f64 become f32.
+///
+/// # Errors
+/// Names the file, and the key or tensor, that is missing, damaged, of the wrong shape, or of a kind that is not supported. Nothing is
+/// allocated for a tensor before the file is known to hold it.
+pub fn load(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
+    let config = load_config(dir)?;
+    let decoder = Decoder::empty(&config, device)?;
+    let weights = read::Weights::open(dir)?;
+    weights.check(&names::names_and_shapes(&decoder), config.tied())?;
+    let decoder = names::fill(decoder, |name, shape| weights.values(name, shape))?;
+    Ok((decoder, config))
+}
+
+/// Reads `config.json` alone.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_config(dir: &Path) -> Result<DecoderConfig> {
+    let path = dir.join("config.json");
+    let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
+    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    DecoderConfig::try_from(value).with_context(|| format!("in {}", path.display()))
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    danlu_files::write_atomic_bytes(path, format!("{value:#}\n").as_bytes())
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose<T: Copy>(values: &[T], columns: usize) -> Vec<T> {
+    let rows = values.len() / columns;
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
+/// A tensor's shape in a file: GPT-2's projections lie the other way there.
+fn shape_in_file(name: &str, shape: &[usize]) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    if gpt2::transposed_in_files(name) {
+        shape.reverse();
+    }
+    shape
+}

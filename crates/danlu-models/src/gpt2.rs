@@ -1,0 +1,139 @@
+//! GPT-2.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use danlu_ops::{Heads, Ids, LayerCache, Segments};
+
+use crate::config::Gpt2Config;
+use crate::layers::{Affine, LayerNorm, Matrix};
+
+/// A pre-norm decoder with LayerNorm, learned positions and GELU
+/// ([Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)).
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    pub transformer: Gpt2Model,
+    /// The output projection; without one the embedding serves, as in the paper.
+    pub lm_head: Option<Matrix>,
+    #[module(skip)]
+    shape: Shape,
+}
+
+/// All but the output projection.
+#[derive(Module, Debug)]
+pub struct Gpt2Model {
+    /// Tokens, `[vocabulary, channels]`.
+    pub wte: Matrix,
+    /// Positions, `[context, channels]`.
+    pub wpe: Matrix,
+    pub h: Vec<Gpt2Layer>,
+    pub ln_f: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+pub struct Gpt2Layer {
+    pub ln_1: LayerNorm,
+    pub attn: Gpt2Attention,
+    pub ln_2: LayerNorm,
+    pub mlp: Gpt2Mlp,
+}
+
+#[derive(Module, Debug)]
+pub struct Gpt2Attention {
+    /// Queries, keys and values in one, `[3 × channels, channels]`.
+    pub c_attn: Affine,
+    pub c_proj: Affine,
+}
+
+#[derive(Module, Debug)]
+pub struct Gpt2Mlp {
+    pub c_fc: Affine,
+    pub c_proj: Affine,
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    heads: Heads,
+    eps: f64,
+}
+
+/// `transformers` keeps these matrices as `[in, out]` ("Conv1D"); here every projection is `[out, in]`.
+pub(crate) fn transposed_in_files(name: &str) -> bool {
+    ["c_attn.weight", "c_proj.weight", "c_fc.weight"].iter().any(|end| name.ends_with(end))
+}
+
+impl Gpt2 {
+    pub(crate) fn new(config: &Gpt2Config, device: &Device) -> Self {
+        let c = config;
+        let layer = |_| Gpt2Layer {
+            ln_1: LayerNorm::new(c.n_embd, device),
+            attn: Gpt2Attention {
+                c_attn: Affine::new(3 * c.n_embd, c.n_embd, device),
+                c_proj: Affine::new(c.n_embd, c.n_embd, device),
+            },
+            ln_2: LayerNorm::new(c.n_embd, device),
+            mlp: Gpt2Mlp { c_fc: Affine::new(c.n_inner, c.n_embd, device), c_proj: Affine::new(c.n_embd, c.n_inner, device) },
+        };
+        Self {
+            transformer: Gpt2Model {
+                wte: Matrix::new(c.vocab_size, c.n_embd, device),
+                wpe: Matrix::new(c.n_positions, c.n_embd, device),
+                h: (0..c.n_layer).map(layer).collect(),
+                ln_f: LayerNorm::new(c.n_embd, device),
+            },
+            lm_head: (!c.tie_word_embeddings).then(|| Matrix::new(c.vocab_size, c.n_embd, device)),
+            shape: Shape {
+                heads: Heads { heads: c.n_head, kv_heads: c.n_head, head_dim: c.n_embd / c.n_head },
+                eps: c.layer_norm_epsilon,
+            },
+        }
+    }
+
+    pub(crate) fn head_weight(&self) -> Tensor<2> {
+        self.lm_head.as_ref().unwrap_or(&self.transformer.wte).weight.val()
+    }
+
+    pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
+        let mut x = self.embed(ids, &segments.positions());
+        for layer in &self.transformer.h {
+            let (shape, segments) = (self.shape.clone(), segments.clone());
+            let forward = move |layer: &Gpt2Layer, x| {
+                layer.forward(x, &shape, |qkv| danlu_ops::attention(qkv, shape.heads, None, &segments))
+            };
+            x = if recompute { danlu_ops::recompute(layer, x, forward) } else { forward(layer, x) };
+        }
+        self.transformer.ln_f.forward(x, self.shape.eps)
+    }
+
+    pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {
+        let past = caches.first().map_or(0, LayerCache::len) as u32;
+        let mut x = self.embed(ids, &(past..past + ids.len() as u32).collect());
+        for (layer, cache) in self.transformer.h.iter().zip(caches) {
+            x = layer.forward(x, &self.shape, |qkv| danlu_ops::attention_cached(qkv, self.shape.heads, None, cache));
+        }
+        // Only the last token's logits are wanted.
+        let last = x.dims()[0] - 1;
+        self.transformer.ln_f.forward(x.narrow(0, last, 1), self.shape.eps)
+    }
+
+    pub(crate) fn caches(&self, capacity: usize, device: &Device) -> Vec<LayerCache> {
+        self.transformer.h.iter().map(|_| LayerCache::new(self.shape.heads, capacity, device)).collect()
+    }
+
+    pub(crate) fn context(&self) -> usize {
+        self.transformer.wpe.weight.lazy_shape()[0]
+    }
+
+    fn embed(&self, ids: &Ids, positions: &Ids) -> Tensor<2> {
+        danlu_ops::embedding(self.transformer.wte.weight.val(), ids)
+            + danlu_ops::embedding(self.transformer.wpe.weight.val(), positions)
+    }
+}
+
+impl Gpt2Layer {
+    fn forward(&self, x: Tensor<2>, shape: &Shape, attention: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        let normed = self.ln_1.forward(x.clone(), shape.eps);
+        let x = x + self.attn.c_proj.forward(attention(self.attn.c_attn.forward(normed)));
+        let normed = self.ln_2.forward(x.clone(), shape.eps);
+        x + self.mlp.c_proj.forward(danlu_ops::gelu(self.mlp.c_fc.forward(normed)))
+    }
+}

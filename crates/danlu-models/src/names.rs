@@ -1,0 +1,155 @@
+//! A model's parameters by their names in `transformers`, which are the paths of the fields that hold them.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+
+/// Every parameter's name and shape, in the order of the fields. Allocates no values.
+pub fn names_and_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
+    struct Shapes(Path, Vec<(String, Vec<usize>)>);
+    impl ModuleVisitor for Shapes {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.1.push((self.0.name(), param.lazy_shape().to_vec()));
+        }
+    }
+    let mut visitor = Shapes(Path::default(), vec![]);
+    module.visit(&mut visitor);
+    visitor.1
+}
+
+/// Calls `f` with every parameter's name and values, one parameter in memory at a time, in the order of [`names_and_shapes`].
+///
+/// # Errors
+/// The first that `f` returns; it is not called again then. Or the device's, when values cannot be read from it.
+pub fn for_each(module: &impl Module, f: impl FnMut(&str, TensorData) -> Result<()>) -> Result<()> {
+    struct Values<F>(Path, F, Result<()>);
+    impl<F: FnMut(&str, TensorData) -> Result<()>> ModuleVisitor for Values<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.2.is_ok() {
+                let name = self.0.name();
+                self.2 = match param.val().try_into_data() {
+                    Ok(values) => (self.1)(&name, values),
+                    Err(error) => Err(anyhow::anyhow!("cannot read {name} from the device: {error:?}")),
+                };
+            }
+        }
+    }
+    let mut visitor = Values(Path::default(), f, Ok(()));
+    module.visit(&mut visitor);
+    visitor.2
+}
+
+/// Gives every parameter the values that `values(name, shape)` returns. Parameters keep their identity (`ParamId`) and device.
+///
+/// # Errors
+/// The first that `values` returns, or when it returns another number of values than the shape has.
+pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
+    struct Fill<F>(Path, F, Result<()>);
+    impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> ModuleMapper for Fill<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if self.2.is_err() {
+                return param;
+            }
+            let (name, shape) = (self.0.name(), param.lazy_shape().to_vec());
+            let read = (self.1)(&name, &shape).and_then(|values| {
+                let expected = shape.iter().product::<usize>();
+                ensure!(values.len() == expected, "{name} has {} values; its shape {shape:?} has {expected}", values.len());
+                Ok(Tensor::from_data(TensorData::new(values, shape), &param.lazy_device()))
+            });
+            match read {
+                Ok(tensor) => {
+                    let id = param.id;
+                    param.transform_for_load(tensor, id)
+                }
+                Err(error) => {
+                    self.2 = Err(error);
+                    param
+                }
+            }
+        }
+    }
+    let mut mapper = Fill(Path::default(), values, Ok(()));
+    let module = module.map(&mut mapper);
+    mapper.2.map(|()| module)
+}
+
+/// Every parameter's values, for a checkpoint.
+///
+/// # Errors
+/// When values cannot be read from the device.
+pub fn to_named(module: &impl Module) -> Result<Vec<(String, TensorData)>> {
+    let mut all = vec![];
+    for_each(module, |name, values| {
+        all.push((name.to_string(), values));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// The values of [`to_named`] back into a module of the same shape.
+///
+/// # Errors
+/// Names a parameter that is missing, has another shape, is not of 32-bit floats, or has no place in the module.
+pub fn load_named<M: Module>(module: M, named: Vec<(String, TensorData)>) -> Result<M> {
+    let mut named: HashMap<String, TensorData> = named.into_iter().collect();
+    let module = fill(module, |name, shape| {
+        let values = named.remove(name).with_context(|| format!("{name} is missing"))?;
+        let found = values.shape().to_vec();
+        ensure!(found == shape, "{name} has the shape {found:?}; the model's is {shape:?}");
+        values.try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("{name}: {error:?}"))
+    })?;
+    ensure!(named.is_empty(), "the model has no {}", first_few(named.into_keys()));
+    Ok(module)
+}
+
+/// Up to five names, sorted, and how many more there are.
+pub(crate) fn first_few(names: impl IntoIterator<Item = String>) -> String {
+    let mut names: Vec<String> = names.into_iter().collect();
+    names.sort();
+    let more = names.len().saturating_sub(5);
+    names.truncate(5);
+    let listed = names.join(", ");
+    if more == 0 { listed } else { format!("{listed} and {more} more") }
+}
+
+/// Where a traversal is. An enum's variant is a place in the traversal but no part of a tensor's name.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.push(name.to_string());
+        }
+    }
+
+    fn exit(&mut self, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.pop();
+        }
+    }
+
+    fn name(&self) -> String {
+        self.0.join(".")
+    }
+}
