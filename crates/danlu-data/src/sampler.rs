@@ -1,0 +1,208 @@
+//! The order in which a model sees a corpus: a pure function of (seed, position), computed and never stored.
+//!
+//! The tokens of a split are taken as a ring. An epoch cuts the ring into windows of `row_len` tokens, beginning at an offset drawn for
+//! the epoch, so that documents are cut elsewhere each time, and visits the windows in an order drawn for the epoch. The order is a keyed
+//! permutation computed window by window, so nothing grows with the corpus and resuming at a position costs nothing.
+//!
+//! A window's target is the ring shifted by one. Since the end-of-text token stands *before* each document, the last token of a document
+//! predicts that it ends, the end-of-text token predicts the first token of the new document (generation starts the same way), and no
+//! target depends on a token of another document. Every token is thus a target once an epoch, but for fewer than `row_len` tokens that
+//! do not fill a window and are others each epoch.
+
+use anyhow::{Result, bail};
+
+use crate::shards::TokenSplit;
+
+/// A target that carries no loss.
+pub const IGNORE: u32 = u32::MAX;
+
+/// Rows of tokens as a model takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// `rows × row_len` token ids, row after row.
+    pub tokens: Vec<u32>,
+    /// For each token the one to predict, or [`IGNORE`].
+    pub targets: Vec<u32>,
+    pub rows: usize,
+    pub row_len: usize,
+    /// Where in `tokens` documents begin, ascending. The beginning of a row that continues a document is not among them.
+    pub starts: Vec<u32>,
+}
+
+impl TokenBatch {
+    fn with_capacity(rows: usize, row_len: usize) -> Self {
+        let count = rows * row_len;
+        Self { tokens: Vec::with_capacity(count), targets: Vec::with_capacity(count), rows, row_len, starts: Vec::new() }
+    }
+}
+
+/// Batches of one split.
+#[derive(Clone)]
+pub struct Sampler {
+    split: TokenSplit,
+    row_len: usize,
+    rows: usize,
+    seed: u64,
+}
+
+impl Sampler {
+    /// Batches of `rows` rows of `row_len` tokens. A split shorter than a row is repeated to fill it.
+    ///
+    /// # Errors
+    /// When the split is empty, or the batch is empty or has more tokens than 32 bits count.
+    pub fn new(split: &TokenSplit, row_len: usize, rows: usize, seed: u64) -> Result<Self> {
+        if split.is_empty() {
+            bail!("there are no tokens to train on: the split has no document");
+        }
+        if row_len == 0 || rows == 0 || rows.checked_mul(row_len).is_none_or(|n| n >= u32::MAX as usize) {
+            bail!("a batch of {rows} rows of {row_len} tokens cannot be made");
+        }
+        Ok(Self { split: split.clone(), row_len, rows, seed })
+    }
+
+    /// The rows of one epoch.
+    pub fn rows_per_epoch(&self) -> u64 {
+        (self.split.len() / self.row_len as u64).max(1)
+    }
+
+    /// The batch of the rows `position..position + rows`, counted from the beginning of training.
+    ///
+    /// # Errors
+    /// When a token file was damaged after it was opened.
+    pub fn batch(&self, position: u64) -> Result<TokenBatch> {
+        let mut batch = TokenBatch::with_capacity(self.rows, self.row_len);
+        for row in 0..self.rows as u64 {
+            self.row(position.wrapping_add(row), &mut batch)?;
+        }
+        Ok(batch)
+    }
+
+    /// Where in the ring the row at `position` begins.
+    fn window(&self, position: u64) -> u64 {
+        let windows = self.rows_per_epoch();
+        let (epoch, index) = (position / windows, position % windows);
+        let offset = reduce(mix(self.seed, epoch, 0), self.split.len());
+        let index = permute(index, windows, mix(self.seed, epoch, 1));
+        // Both terms are below the number of tokens, which is far below 2^63 since they are in files.
+        (offset + index * self.row_len as u64) % self.split.len()
+    }
+
+    /// Appends the row at `position`.
+    fn row(&self, position: u64, batch: &mut TokenBatch) -> Result<()> {
+        let begin = batch.tokens.len();
+        let mut ring = vec![0; self.row_len + 1];
+        let (mut at, mut filled) = (self.window(position), 0);
+        while filled < ring.len() {
+            let left = usize::try_from(self.split.len() - at).unwrap_or(usize::MAX);
+            let count = left.min(ring.len() - filled);
+            self.split.read(at, &mut ring[filled..filled + count])?;
+            // The last token of the ring is only a target; a document that begins with it is not in the row.
+            let end = at + count.min(self.row_len - filled) as u64;
+            batch.starts.extend(self.split.starts_in(at..end).map(|start| (begin + filled) as u32 + (start - at) as u32));
+            filled += count;
+            at = 0;
+        }
+        batch.tokens.extend_from_slice(&ring[..self.row_len]);
+        batch.targets.extend_from_slice(&ring[1..]);
+        Ok(())
+    }
+}
+
+/// Rows in a block of a [`Mixture`]: shares are multiples of 1/1024.
+pub const BLOCK: u64 = 1024;
+
+/// Rows from several sources in fixed shares.
+///
+/// Positions come in blocks of [`BLOCK`]; in each block every source has its share of rows, in an order drawn for the block. So shares
+/// are exact in each block, and the source of a row and its position in that source need no history.
+#[derive(Clone)]
+pub struct Mixture {
+    sources: Vec<Sampler>,
+    /// For each source the rows of a block that belong to it or to a source before it.
+    ends: Vec<u64>,
+    seed: u64,
+}
+
+impl Mixture {
+    /// Mixes samplers, which must make batches of the same shape, by their weights.
+    ///
+    /// # Errors
+    /// When there is no source, shapes differ, or a weight is less than 1/1024 of their sum.
+    pub fn new(sources: Vec<(Sampler, f64)>, seed: u64) -> Result<Self> {
+        let Some((first, _)) = sources.first() else { bail!("a mixture needs a source") };
+        let shape = (first.rows, first.row_len);
+        let sum: f64 = sources.iter().map(|(_, weight)| weight).sum();
+        let mut exact = Vec::new();
+        for (i, (sampler, weight)) in sources.iter().enumerate() {
+            if (sampler.rows, sampler.row_len) != shape {
+                bail!("source {i} of the mixture makes batches of another shape than the first");
+            }
+            let share = weight / sum * BLOCK as f64;
+            if !weight.is_finite() || *weight <= 0.0 || share.is_nan() || share < 1.0 {
+                bail!("source {i} of the mixture has the weight {weight} in a sum of {sum}; it must be at least 1/{BLOCK} of it");
+            }
+            exact.push(share);
+        }
+        let mut shares: Vec<u64> = exact.iter().map(|share| *share as u64).collect();
+        // The rows left over go to the largest remainders.
+        let mut order: Vec<usize> = (0..shares.len()).collect();
+        order.sort_by(|&a, &b| exact[b].fract().total_cmp(&exact[a].fract()).then(a.cmp(&b)));
+        let left = BLOCK.saturating_sub(shares.iter().sum());
+        order.iter().cycle().take(left as usize).for_each(|&i| shares[i] += 1);
+        let ends = shares.iter().scan(0, |end, share| Some(std::mem::replace(end, *end + share) + share)).collect();
+        Ok(Self { sources: sources.into_iter().map(|(sampler, _)| sampler).collect(), ends, seed })
+    }
+
+    /// The source of the row at `position`, and the row's position in that source.
+    pub fn source(&self, position: u64) -> (usize, u64) {
+        let (block, index) = (position / BLOCK, position % BLOCK);
+        let index = permute(index, BLOCK, mix(self.seed, block, 2));
+        let source = self.ends.partition_point(|&end| end <= index);
+        let begin = if source == 0 { 0 } else { self.ends[source - 1] };
+        (source, block * (self.ends[source] - begin) + index - begin)
+    }
+
+    /// As [`Sampler::batch`].
+    pub fn batch(&self, position: u64) -> Result<TokenBatch> {
+        let (rows, row_len) = (self.sources[0].rows, self.sources[0].row_len);
+        let mut batch = TokenBatch::with_capacity(rows, row_len);
+        for row in 0..rows as u64 {
+            let (source, position) = self.source(position.wrapping_add(row));
+            self.sources[source].row(position, &mut batch)?;
+        }
+        Ok(batch)
+    }
+}
+
+/// A well-mixed number of three: the finalizer of SplitMix64 (Steele et al., 2014) over each in turn.
+fn mix(seed: u64, counter: u64, stream: u64) -> u64 {
+    [seed, counter, stream].into_iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
+        let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    })
+}
+
+/// A number below `limit` from a well-mixed one.
+fn reduce(random: u64, limit: u64) -> u64 {
+    ((u128::from(random) * u128::from(limit)) >> 64) as u64
+}
+
+/// The image of `index` under a permutation of `0..count` drawn by `key`: a Feistel network (Luby and Rackoff, 1988) over the next even
+/// number of bits, walked along its cycle until it is inside (Black and Rogaway, 2002), which takes fewer than four steps on average.
+fn permute(index: u64, count: u64, key: u64) -> u64 {
+    let bits = (u64::BITS - (count - 1).leading_zeros()).div_ceil(2).max(1);
+    let mask = (1u64 << bits) - 1;
+    let mut value = index;
+    loop {
+        let (mut left, mut right) = (value >> bits, value & mask);
+        for round in 0..6 {
+            (left, right) = (right, left ^ (mix(key, right, round) & mask));
+        }
+        value = left << bits | right;
+        if value < count {
+            return value;
+        }
+    }
+}
