@@ -1,0 +1,16 @@
+//! The processor's kernels: matrix products, attention, and what the element-wise operations are made of.
+//!
+//! Kernels are chosen at run time ([`Isa`]) and share one way of using threads ([`threads`]). All are deterministic: what is
+//! added to what, and in which order, depends on shapes only.
+
+mod gemm;
+mod isa;
+mod mat;
+mod pack;
+mod scratch;
+pub mod threads;
+mod tile;
+
+pub use gemm::{gemm, gemm_here};
+pub use isa::Isa;
+pub use mat::{Mat, MatMut};

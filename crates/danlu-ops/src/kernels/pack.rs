@@ -1,0 +1,73 @@
+//! Copies a block of a matrix into the order in which the register tiles read it.
+
+/// Packs `k`×`width` elements into `to` as `[k][WIDTH]`, element (p, i) taken from `from + p * k_stride + i * stride`; the places past
+/// `width` become 0, so that a tile over the edge computes on zeros.
+///
+/// # Safety
+/// `to` is writable for `k * WIDTH` elements, and every element named is readable.
+pub unsafe fn pack_panel<const WIDTH: usize>(
+    to: *mut f32,
+    from: *const f32,
+    k: usize,
+    k_stride: usize,
+    width: usize,
+    stride: usize,
+) {
+    // SAFETY: all four ways touch the same elements, those that the caller vouches for.
+    unsafe {
+        if width == WIDTH && stride == 1 {
+            for p in 0..k {
+                let row = from.add(p * k_stride).cast::<[f32; WIDTH]>();
+                to.add(p * WIDTH).cast::<[f32; WIDTH]>().write_unaligned(row.read_unaligned());
+            }
+            return;
+        }
+        if width < WIDTH {
+            std::slice::from_raw_parts_mut(to, k * WIDTH).fill(0.0);
+        }
+        let mut i = 0;
+        #[cfg(target_arch = "x86_64")]
+        if k_stride == 1 {
+            while i + 4 <= width {
+                transpose_four(to.add(i), WIDTH, from.add(i * stride), stride, k);
+                i += 4;
+            }
+        }
+        for i in i..width {
+            for p in 0..k {
+                *to.add(p * WIDTH + i) = *from.add(p * k_stride + i * stride);
+            }
+        }
+    }
+}
+
+/// Four rows of `k` contiguous elements become four columns of `to`.
+///
+/// # Safety
+/// As for [`pack_panel`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn transpose_four(to: *mut f32, width: usize, from: *const f32, stride: usize, k: usize) {
+    use std::arch::x86_64::*;
+    // SAFETY: reads rows 0 to 3 at columns below k and writes 4 elements of each of k groups, as the caller vouches.
+    unsafe {
+        let mut p = 0;
+        while p + 4 <= k {
+            let mut r0 = _mm_loadu_ps(from.add(p));
+            let mut r1 = _mm_loadu_ps(from.add(stride + p));
+            let mut r2 = _mm_loadu_ps(from.add(2 * stride + p));
+            let mut r3 = _mm_loadu_ps(from.add(3 * stride + p));
+            _MM_TRANSPOSE4_PS(&mut r0, &mut r1, &mut r2, &mut r3);
+            let to = to.add(p * width);
+            _mm_storeu_ps(to, r0);
+            _mm_storeu_ps(to.add(width), r1);
+            _mm_storeu_ps(to.add(2 * width), r2);
+            _mm_storeu_ps(to.add(3 * width), r3);
+            p += 4;
+        }
+        for p in p..k {
+            for i in 0..4 {
+                *to.add(p * width + i) = *from.add(i * stride + p);
+            }
+        }
+    }
+}

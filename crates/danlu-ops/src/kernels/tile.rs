@@ -1,0 +1,184 @@
+//! The innermost step of a matrix product: one small block of C that stays in registers, written for each instruction set.
+
+/// What a tile does with C, and how much of the tile is inside the matrix.
+#[derive(Clone, Copy)]
+pub struct Store {
+    /// The product is multiplied by this before it is stored.
+    pub alpha: f32,
+    /// Add to what C holds, or replace it.
+    pub accumulate: bool,
+    /// Elements from one row of C to the next.
+    pub row_stride: usize,
+    /// Rows of the tile that exist, 1 to `MR`.
+    pub rows: usize,
+    /// Columns of the tile that exist, 1 to `NR`.
+    pub cols: usize,
+}
+
+/// A register tile of `MR`×`NR` elements of C.
+pub trait Tile {
+    const MR: usize;
+    const NR: usize;
+
+    /// C = alpha · A·B (+ C), where A is packed as `[k][MR]` and B as `[k][NR]`.
+    ///
+    /// # Safety
+    /// The processor has the tile's instruction set; `a` and `b` are readable for `k * MR` and `k * NR` elements, `b` aligned to 64
+    /// bytes whenever `NR` is a multiple of 16; and the `rows`×`cols` block at `c` may be read and written.
+    unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store);
+}
+
+/// Stores a tile that was computed into a buffer, for tiles over the edge of C.
+///
+/// # Safety
+/// As for [`Tile::run`]; `tile` holds `[rows][width]`.
+unsafe fn store_edge(tile: &[f32], width: usize, c: *mut f32, store: Store) {
+    for i in 0..store.rows {
+        for j in 0..store.cols {
+            // SAFETY: (i, j) is inside the block at `c`.
+            unsafe {
+                let to = c.add(i * store.row_stride + j);
+                let old = if store.accumulate { *to } else { 0.0 };
+                *to = old + store.alpha * tile[i * width + j];
+            }
+        }
+    }
+}
+
+/// Plain Rust, in a shape that compilers turn into vector instructions.
+pub struct Portable;
+
+impl Tile for Portable {
+    const MR: usize = 4;
+    const NR: usize = 8;
+
+    unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store) {
+        let mut sum = [[0f32; 8]; 4];
+        for p in 0..k {
+            // SAFETY: `p < k`, and A and B hold k groups of 4 and 8.
+            let (a, b) = unsafe { (&*a.add(p * 4).cast::<[f32; 4]>(), &*b.add(p * 8).cast::<[f32; 8]>()) };
+            for i in 0..4 {
+                for j in 0..8 {
+                    sum[i][j] += a[i] * b[j];
+                }
+            }
+        }
+        // SAFETY: the caller vouches for C.
+        unsafe { store_edge(sum.as_flattened(), 8, c, store) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Store, Tile, store_edge};
+    use std::arch::x86_64::*;
+
+    /// 6×16 in twelve of the sixteen 256-bit registers.
+    pub struct Avx2;
+
+    impl Tile for Avx2 {
+        const MR: usize = 6;
+        const NR: usize = 16;
+
+        unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store) {
+            // SAFETY: the caller has checked for AVX2 and FMA and vouches for the pointers.
+            unsafe { avx2(k, a, b, c, store) }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(k: usize, mut a: *const f32, mut b: *const f32, c: *mut f32, store: Store) {
+        let mut sum = [[_mm256_setzero_ps(); 2]; 6];
+        // SAFETY: A and B hold k groups of 6 and 16; the block of C is the caller's.
+        unsafe {
+            for i in 0..store.rows {
+                _mm_prefetch(c.add(i * store.row_stride).cast::<i8>(), _MM_HINT_T0);
+            }
+            for _ in 0..k {
+                let (b0, b1) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
+                _mm_prefetch(b.add(256).cast::<i8>(), _MM_HINT_T0);
+                for (i, sum) in sum.iter_mut().enumerate() {
+                    let a = _mm256_broadcast_ss(&*a.add(i));
+                    sum[0] = _mm256_fmadd_ps(a, b0, sum[0]);
+                    sum[1] = _mm256_fmadd_ps(a, b1, sum[1]);
+                }
+                a = a.add(6);
+                b = b.add(16);
+            }
+            if store.rows == 6 && store.cols == 16 {
+                let alpha = _mm256_set1_ps(store.alpha);
+                for (i, sum) in sum.iter().enumerate() {
+                    for (j, &sum) in sum.iter().enumerate() {
+                        let to = c.add(i * store.row_stride + 8 * j);
+                        let old = if store.accumulate { _mm256_loadu_ps(to) } else { _mm256_setzero_ps() };
+                        _mm256_storeu_ps(to, _mm256_fmadd_ps(alpha, sum, old));
+                    }
+                }
+            } else {
+                let mut tile = [0f32; 6 * 16];
+                for (i, sum) in sum.iter().enumerate() {
+                    _mm256_storeu_ps(tile.as_mut_ptr().add(i * 16), sum[0]);
+                    _mm256_storeu_ps(tile.as_mut_ptr().add(i * 16 + 8), sum[1]);
+                }
+                store_edge(&tile, 16, c, store);
+            }
+        }
+    }
+
+    /// `M` rows of `N` 512-bit registers; tails are masked.
+    pub struct Avx512<const M: usize, const N: usize>;
+
+    impl<const M: usize, const N: usize> Tile for Avx512<M, N> {
+        const MR: usize = M;
+        const NR: usize = 16 * N;
+
+        unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store) {
+            // SAFETY: the caller has checked for AVX-512 and vouches for the pointers.
+            unsafe { avx512::<M, N>(k, a, b, c, store) }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const M: usize, const N: usize>(k: usize, mut a: *const f32, mut b: *const f32, c: *mut f32, store: Store) {
+        let mut sum = [[_mm512_setzero_ps(); N]; M];
+        // SAFETY: A and B hold k groups of M and 16·N; the block of C is the caller's, and masked lanes are not touched.
+        unsafe {
+            for i in 0..store.rows {
+                for j in 0..N {
+                    _mm_prefetch(c.wrapping_add(i * store.row_stride + 16 * j).cast::<i8>(), _MM_HINT_T0);
+                }
+            }
+            for _ in 0..k {
+                let mut row = [_mm512_setzero_ps(); N];
+                for (j, row) in row.iter_mut().enumerate() {
+                    *row = _mm512_load_ps(b.add(16 * j));
+                    _mm_prefetch(b.wrapping_add(16 * N * 8 + 16 * j).cast::<i8>(), _MM_HINT_T0);
+                }
+                for (i, sum) in sum.iter_mut().enumerate() {
+                    let a = _mm512_set1_ps(*a.add(i));
+                    for (sum, &row) in sum.iter_mut().zip(&row) {
+                        *sum = _mm512_fmadd_ps(a, row, *sum);
+                    }
+                }
+                a = a.add(M);
+                b = b.add(16 * N);
+            }
+            let alpha = _mm512_set1_ps(store.alpha);
+            for (i, sum) in sum.iter().enumerate() {
+                if i >= store.rows {
+                    break;
+                }
+                for (j, &sum) in sum.iter().enumerate() {
+                    let left = store.cols.saturating_sub(16 * j).min(16);
+                    let mask = ((1u32 << left) - 1) as __mmask16;
+                    let to = c.wrapping_add(i * store.row_stride + 16 * j);
+                    let old = if store.accumulate { _mm512_maskz_loadu_ps(mask, to) } else { _mm512_setzero_ps() };
+                    _mm512_mask_storeu_ps(to, mask, _mm512_fmadd_ps(alpha, sum, old));
+                }
+            }
+        }
+    }
+}
