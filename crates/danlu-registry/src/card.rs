@@ -1,0 +1,66 @@
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::record::Record;
+
+/// The model card, `README.md`: the front matter that model hubs read, then what the model is, what it measured, and how to use it.
+pub(crate) fn text(record: &Record, dir: &Path) -> String {
+    let lineage = &record.lineage;
+    let mut card = String::from("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- danlu\n");
+    if let Some(parent) = &lineage.parent {
+        card.push_str(&format!("base_model: {parent}\n"));
+    }
+    card.push_str(&format!("---\n\n# {}\n\n", record.id()));
+    card.push_str(&format!("Made by danlu {} on {}.", record.code_version, record.created));
+    if let Some(level) = lineage.level {
+        card.push_str(&format!(" Level {}.", level.as_str()));
+    }
+    card.push_str("\n\n");
+
+    let config = std::fs::read(dir.join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let mut rows: Vec<(String, String)> = Vec::new();
+    if let Some(kind) = config.as_ref().and_then(|c| c.get("model_type")).and_then(Value::as_str) {
+        rows.push(("architecture".into(), kind.into()));
+    }
+    rows.extend(lineage.facts.iter().map(|(name, value)| (name.replace('_', " "), plain(value))));
+    for (name, measure) in &lineage.metrics {
+        let interval = match (measure.low, measure.high) {
+            (Some(low), Some(high)) => format!(" (95 % interval {low:.4} to {high:.4})"),
+            _ => String::new(),
+        };
+        rows.push((name.replace('_', " "), format!("{:.4}{interval}", measure.value)));
+    }
+    if !rows.is_empty() {
+        card.push_str("| | |\n|---|---|\n");
+        rows.iter().for_each(|(name, value)| card.push_str(&format!("| {name} | {value} |\n")));
+        card.push('\n');
+    }
+    if !lineage.data.is_empty() {
+        card.push_str("## Data\n\n");
+        for data in &lineage.data {
+            let licence = data.licence.as_deref().map(|l| format!(", {l}")).unwrap_or_default();
+            card.push_str(&format!("- {} (manifest `{}`{licence})\n", data.name, data.manifest_hash));
+        }
+        card.push('\n');
+    }
+    if let Some(origin) = &lineage.origin {
+        let licence = origin.licence.as_deref().unwrap_or("not said");
+        card.push_str(&format!("## Origin\n\nImported from `{}`. Licence: {licence}.\n\n", origin.from));
+    }
+    if let Some(recipe) = &lineage.recipe {
+        card.push_str(&format!("## Recipe\n\n```toml\n{}\n```\n\n", recipe.text.trim_end()));
+    }
+    card.push_str(&format!(
+        "## Use\n\n```console\n$ danlu generate {} --prompt \"The city\"\n```\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n",
+        record.id()
+    ));
+    card
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
