@@ -1,0 +1,26 @@
+//! Training: a recipe is read and checked, what it leaves open is chosen, and one trainer runs it, with gates that are on by default,
+//! checkpoints from which a run goes on bit for bit, and metrics that say what happened.
+
+pub mod auto;
+pub mod checkpoint;
+mod events;
+mod gradients;
+mod guard;
+mod memory;
+pub mod metrics;
+pub mod objectives;
+mod optimizer;
+mod pace;
+pub mod recipe;
+mod schedule;
+mod trainer;
+
+pub use auto::{Facts, Plan};
+pub use events::{Event, Observer, Step, Summary};
+pub use gradients::{Gradients, Squares};
+pub use guard::LossGuard;
+pub use objectives::{CausalLm, Objective, Sample, Shown};
+pub use optimizer::Optimizer;
+pub use recipe::Recipe;
+pub use schedule::Schedule;
+pub use trainer::{Run, Trained, train};

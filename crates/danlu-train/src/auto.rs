@@ -1,0 +1,378 @@
+//! One dial: what a recipe leaves open follows from its budget, the data and the machine's speed. The rules are stated here, each with
+//! its source, and are meant to be changed when an experiment says so.
+
+use anyhow::{Context, Result, bail, ensure};
+use danlu_models::{DecoderConfig, Gpt2Config, LlamaConfig};
+
+use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
+
+/// What a training step reaches of the measured rate of matrix products; the rest goes to memory-bound operations.
+const EFFICIENCY: f64 = 0.7;
+
+/// Loss as a function of parameters N and tokens D, `A/N^α + B/D^β` (Hoffmann 2022, as refitted by Besiroglu 2024).
+const A: f64 = 482.01;
+const ALPHA: f64 = 0.3478;
+const B: f64 = 2085.43;
+const BETA: f64 = 0.3658;
+
+/// Tokens seen again are worth less: `U + U·R·(1 − exp(−(epochs − 1)/R))` with this R (Muennighoff 2023).
+const REPEATS: f64 = 15.4;
+
+/// Channels per layer that widths and depths keep to.
+const ASPECT: usize = 64;
+
+/// What is known about the data and the machine when a run is planned.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// Entries of the tokenizer.
+    pub vocabulary: usize,
+    /// Different tokens to train on.
+    pub train_tokens: u64,
+    /// FLOP/s of matrix products on this machine.
+    pub gemm_rate: f64,
+}
+
+/// A recipe with nothing left open, and what follows from it.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// With every automatic value filled in; this is what the run folder keeps.
+    pub recipe: Recipe,
+    pub config: DecoderConfig,
+    pub facts: Facts,
+    /// Tokens of one row.
+    pub row_len: usize,
+    /// Rows of one update.
+    pub rows: usize,
+    /// Rows that go through the model at once; divides `rows`.
+    pub micro_rows: usize,
+    /// Updates of the whole run; an estimate when the budget is in minutes.
+    pub steps: u64,
+    pub parameters: u64,
+    /// Forward and backward.
+    pub flops_per_token: f64,
+}
+
+impl Plan {
+    /// Tokens of one update.
+    pub fn step_tokens(&self) -> u64 {
+        (self.rows * self.row_len) as u64
+    }
+
+    /// Tokens of the whole run.
+    pub fn tokens(&self) -> u64 {
+        self.steps * self.step_tokens()
+    }
+
+    /// How often the data is seen.
+    pub fn epochs(&self) -> f64 {
+        self.tokens() as f64 / self.facts.train_tokens.max(1) as f64
+    }
+
+    /// FLOPs of the whole run.
+    pub fn flops(&self) -> f64 {
+        self.tokens() as f64 * self.flops_per_token
+    }
+}
+
+/// The size of a vocabulary for a corpus of `bytes` and the budget: larger ones shorten text but take a larger share of a small model
+/// (Tao 2024), and need enough text for every entry to be learned.
+pub fn vocabulary(recipe: &Recipe, bytes: u64, gemm_rate: f64) -> usize {
+    if let Some(given) = recipe.tokenizer.vocabulary {
+        return given;
+    }
+    // The tokens of a corpus are not known before its tokenizer; four bytes each is near enough here.
+    let budget = compute(&recipe.budget, bytes / 4, gemm_rate);
+    let by_budget = match budget {
+        c if c < 1e15 => 4096,
+        c if c < 1e17 => 8192,
+        c if c < 1e19 => 16_384,
+        _ => 32_768,
+    };
+    let by_text = (bytes / 500).max(512).ilog2();
+    by_budget.min(1 << by_text.min(20))
+}
+
+/// Fills in what the recipe leaves open. Resolving a resolved recipe changes nothing.
+///
+/// # Errors
+/// When given values do not fit each other or the data.
+pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan> {
+    recipe.validate()?;
+    ensure!(facts.train_tokens > 1, "there is no text to train on: after cleaning, {} tokens are left", facts.train_tokens);
+    let mut recipe = recipe.clone();
+    let context = recipe.model.context.unwrap_or_else(|| context(&recipe, facts));
+    recipe.model.context = Some(context);
+    let config = choose(&recipe, facts, context)?;
+    config.validate()?;
+    write_shape(&mut recipe.model, &config);
+    recipe.tokenizer.vocabulary = Some(facts.vocabulary);
+
+    let flops_per_token = config.flops_per_token(context);
+    let tokens = budget_tokens(&recipe.budget, flops_per_token, facts.gemm_rate);
+    let step_tokens = recipe.batch.tokens.unwrap_or_else(|| batch_tokens(tokens, context));
+    let micro_tokens = recipe.batch.micro_tokens.unwrap_or_else(|| micro_tokens(&config));
+    let wanted_rows = step_tokens.div_ceil(context).max(1);
+    let micro_rows = (micro_tokens / context).clamp(1, wanted_rows);
+    // A whole number of equal pieces, so that every update sees the same number of tokens.
+    let rows = wanted_rows.div_ceil(micro_rows) * micro_rows;
+    recipe.batch.tokens = Some(rows * context);
+    recipe.batch.micro_tokens = Some(micro_rows * context);
+    let steps = match (recipe.budget.steps, tokens) {
+        (Some(steps), _) => steps,
+        (None, Some(tokens)) => (tokens / (rows * context) as f64).round().max(1.0) as u64,
+        (None, None) => bail!("`budget` says nothing; give one of minutes, tokens, steps or flops"),
+    };
+
+    rates(&mut recipe, &config);
+    Ok(Plan {
+        recipe,
+        parameters: config.parameters(),
+        config,
+        facts: *facts,
+        row_len: context,
+        rows,
+        micro_rows,
+        steps,
+        flops_per_token,
+    })
+}
+
+/// FLOPs that a budget stands for.
+fn compute(budget: &Budget, train_tokens: u64, gemm_rate: f64) -> f64 {
+    // Twenty tokens per parameter, six FLOPs for each pair (Hoffmann 2022): C = 6·D²/20.
+    let of_tokens = |tokens: f64| 6.0 * tokens * tokens / 20.0;
+    match *budget {
+        Budget { flops: Some(flops), .. } => flops,
+        Budget { minutes: Some(minutes), .. } => minutes * 60.0 * gemm_rate * EFFICIENCY,
+        Budget { tokens: Some(tokens), .. } => of_tokens(tokens as f64),
+        Budget { steps: Some(steps), .. } => of_tokens(steps as f64 * 4096.0),
+        _ => of_tokens(train_tokens as f64),
+    }
+}
+
+/// Tokens that a budget allows for, except a budget in steps, which asks for the batch first.
+fn budget_tokens(budget: &Budget, flops_per_token: f64, gemm_rate: f64) -> Option<f64> {
+    match *budget {
+        Budget { tokens: Some(tokens), .. } => Some(tokens as f64),
+        Budget { flops: Some(flops), .. } => Some(flops / flops_per_token),
+        Budget { minutes: Some(minutes), .. } => Some(minutes * 60.0 * gemm_rate * EFFICIENCY / flops_per_token),
+        _ => None,
+    }
+}
+
+/// Rows are short while models are small: what a longer row could teach is learned later.
+fn context(recipe: &Recipe, facts: &Facts) -> usize {
+    match compute(&recipe.budget, facts.train_tokens, facts.gemm_rate) {
+        c if c < 1e16 => 256,
+        c if c < 1e18 => 512,
+        c if c < 1e20 => 1024,
+        _ => 2048,
+    }
+}
+
+/// The best batch grows with the square root of the tokens of the run (Bergsma 2025), as a power of two.
+fn batch_tokens(tokens: Option<f64>, context: usize) -> usize {
+    let Some(tokens) = tokens else { return 4096.max(context) };
+    let exponent = (2.0 * tokens.sqrt()).log2().round().clamp(10.0, 22.0);
+    (1usize << exponent as u32).max(context)
+}
+
+/// Enough tokens to keep matrix products busy, few enough that activations stay small.
+fn micro_tokens(config: &DecoderConfig) -> usize {
+    match config.hidden_size() {
+        0..=256 => 4096,
+        257..=1024 => 2048,
+        _ => 1024,
+    }
+}
+
+/// The shape the recipe gives, completed; or the candidate of the size it asks for; or the one with the least predicted loss.
+fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<DecoderConfig> {
+    let spec = &recipe.model;
+    // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
+    let widths: Vec<usize> = match spec.hidden {
+        Some(hidden) => vec![hidden],
+        None => (2..=128).map(|n| n * 32).chain((33..=128).map(|n| n * 128)).collect(),
+    };
+    let candidates = widths.iter().flat_map(|&hidden| {
+        let usual = (hidden / ASPECT).max(2);
+        let depths = match (spec.layers, hidden) {
+            (Some(layers), _) => layers..=layers,
+            // A size that is asked for is met by depth as well as by width.
+            (None, _) if spec.size.is_some() => usual.saturating_sub(usual / 4).max(1)..=usual + usual / 3 + 1,
+            (None, _) => usual..=usual,
+        };
+        depths.map(move |layers| shape(spec, facts.vocabulary, hidden, layers, context))
+    });
+    let budget = compute(&recipe.budget, facts.train_tokens, facts.gemm_rate);
+    let wanted = spec.size.as_deref().map(parse_size).transpose()?;
+    let cost = |config: &DecoderConfig| match wanted {
+        Some(size) => (config.parameters() as f64 / size).ln().abs(),
+        None => predicted_loss(config.flops_per_token(context), budget, facts.train_tokens),
+    };
+    candidates.min_by(|a, b| cost(a).total_cmp(&cost(b))).context("no shape fits `model`")
+}
+
+/// Up to a constant, the loss of a model that costs this much per token after spending `budget` on `unique` different tokens.
+fn predicted_loss(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
+    let (parameters, tokens, unique) = (flops_per_token / 6.0, budget / flops_per_token, unique as f64);
+    let repeats = (tokens / unique - 1.0).max(0.0);
+    let worth = tokens.min(unique) + unique * REPEATS * (1.0 - (-repeats / REPEATS).exp());
+    A / parameters.powf(ALPHA) + B / worth.powf(BETA)
+}
+
+fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> DecoderConfig {
+    if spec.kind == ModelKind::Gpt2 {
+        let mut config = Gpt2Config::new(vocabulary, hidden, layers, context);
+        let head_dim = [64, 32, 16, 8].into_iter().find(|d| hidden % d == 0 && (hidden > 256 || *d <= 32)).unwrap_or(hidden);
+        config.n_head = spec.heads.unwrap_or(hidden / head_dim);
+        config.n_inner = spec.intermediate.unwrap_or(config.n_inner);
+        config.tie_word_embeddings = spec.tied.unwrap_or(config.tie_word_embeddings);
+        return DecoderConfig::Gpt2(config);
+    }
+    let head_dim = spec.head_dim.unwrap_or(match spec.heads {
+        Some(heads) => (hidden / heads).max(2).next_multiple_of(2),
+        None if hidden <= 256 => 32.min(hidden),
+        None => 64,
+    });
+    let mut config = LlamaConfig::new(vocabulary, hidden, layers, head_dim, context);
+    config.num_attention_heads = spec.heads.unwrap_or(config.num_attention_heads);
+    config.num_key_value_heads = spec.kv_heads.unwrap_or(config.num_attention_heads);
+    config.intermediate_size = spec.intermediate.unwrap_or(config.intermediate_size);
+    config.tie_word_embeddings = spec.tied.unwrap_or(config.tie_word_embeddings);
+    match spec.kind {
+        ModelKind::Qwen3 => DecoderConfig::Qwen3(config),
+        _ => DecoderConfig::Llama(config),
+    }
+}
+
+/// Writes a chosen shape back into the recipe, where it replaces a size.
+fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
+    spec.size = None;
+    spec.layers = Some(config.layers());
+    spec.hidden = Some(config.hidden_size());
+    spec.tied = Some(config.tied());
+    match config {
+        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => {
+            spec.heads = Some(c.num_attention_heads);
+            spec.kv_heads = Some(c.num_key_value_heads);
+            spec.head_dim = Some(c.head_dim);
+            spec.intermediate = Some(c.intermediate_size);
+        }
+        DecoderConfig::Gpt2(c) => {
+            spec.heads = Some(c.n_head);
+            spec.intermediate = Some(c.n_inner);
+        }
+    }
+}
+
+/// Peak learning rates. AdamW's falls with the square root of the width (between the standard parametrisation's constant and µP's
+/// 1/width); Muon's too, which keeps Jordan's 0.02 in units of the spectral norm.
+fn rates(recipe: &mut Recipe, config: &DecoderConfig) {
+    let narrow = (256.0 / config.hidden_size() as f64).sqrt();
+    let optimizer = &mut recipe.optimizer;
+    let rate = *optimizer.rate.get_or_insert(4e-3 * narrow);
+    optimizer.embedding_rate.get_or_insert(match optimizer.kind {
+        OptimizerKind::Muon => 2.0 * rate,
+        OptimizerKind::Adamw => rate,
+    });
+    if optimizer.kind == OptimizerKind::Muon {
+        optimizer.muon_rate.get_or_insert(8e-3 * narrow);
+    }
+}
+
+/// Reads "800k", "10M", "1.5B".
+///
+/// # Errors
+/// When it is not a number with k, M or B, or out of bounds.
+pub fn parse_size(size: &str) -> Result<f64> {
+    let parse = || {
+        let text = size.trim();
+        let unit = match text.chars().last()?.to_ascii_lowercase() {
+            'k' => 1e3,
+            'm' => 1e6,
+            'b' => 1e9,
+            c if c.is_ascii_digit() => return text.parse::<f64>().ok(),
+            _ => return None,
+        };
+        Some(text[..text.len() - 1].trim().parse::<f64>().ok()? * unit)
+    };
+    let value = parse().with_context(|| format!("`model.size` is {size:?}; write it like \"800k\", \"10M\" or \"1.5B\""))?;
+    ensure!((1e4..=1e12).contains(&value), "`model.size` is {size:?}; it must be from 10k to 1000B");
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: Facts = Facts { vocabulary: 4096, train_tokens: 1_600_000, gemm_rate: 1.5e11 };
+
+    fn recipe(text: &str) -> Recipe {
+        Recipe::from_toml(text, "test", &[]).unwrap()
+    }
+
+    #[track_caller]
+    fn plan(text: &str) -> Plan {
+        resolve(&recipe(text), &FACTS).unwrap()
+    }
+
+    #[test]
+    fn more_budget_makes_a_larger_model_that_sees_more() {
+        let plans = [1.0, 5.0, 60.0, 600.0].map(|minutes| plan(&format!("[budget]\nminutes = {minutes:?}\n")));
+        for pair in plans.windows(2) {
+            assert!(pair[0].parameters < pair[1].parameters && pair[0].tokens() < pair[1].tokens(), "{pair:?}");
+        }
+        let five = &plans[1];
+        assert!((500_000..10_000_000).contains(&five.parameters), "{five:?}");
+        assert!((0.5..20.0).contains(&five.epochs()), "{five:?}");
+        let spent = five.flops() / (300.0 * FACTS.gemm_rate);
+        assert!((0.5..1.0).contains(&spent), "{spent}");
+    }
+
+    #[test]
+    fn resolving_again_changes_nothing() {
+        for text in ["[budget]\nminutes = 5.0\n", "[model]\nkind = 'gpt2'\nsize = '3M'\n[budget]\ntokens = 1000000\n"] {
+            let first = plan(text);
+            let second = resolve(&first.recipe, &FACTS).unwrap();
+            assert_eq!(first.recipe, second.recipe);
+            assert_eq!((first.config, first.steps, first.rows, first.micro_rows), (second.config, second.steps, second.rows, second.micro_rows));
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, holds: impl Fn(&Plan) -> bool) {
+        let plan = plan(text);
+        assert!(holds(&plan), "{text}: {plan:?}");
+    }
+
+    #[test]
+    fn what_is_given_is_kept() {
+        for (size, wanted) in [("1M", 1e6), ("10M", 10e6), ("124M", 124e6), ("1.5B", 1.5e9)] {
+            check(&format!("[model]\nsize = '{size}'\n[budget]\nsteps = 9\n"), |p| (p.parameters as f64 / wanted).ln().abs() < 0.1);
+        }
+        check("[model]\nlayers = 7\n[budget]\nsteps = 9\n", |p| p.config.layers() == 7 && p.steps == 9);
+        check("[model]\nhidden = 96\nheads = 3\n[budget]\nsteps = 9\n", |p| p.recipe.model.head_dim == Some(32));
+        check("[model]\ncontext = 100\n[batch]\ntokens = 1000\nmicro_tokens = 300\n[budget]\nsteps = 9\n", |p| {
+            (p.row_len, p.rows, p.micro_rows) == (100, 12, 3)
+        });
+        check("[optimizer]\nrate = 0.5\n[budget]\nflops = 1e12\n", |p| p.recipe.optimizer.rate == Some(0.5));
+        check("[batch]\ntokens = 1024\n[budget]\ntokens = 102400\n", |p| p.steps == 100);
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, value) in [("800k", 8e5), ("10M", 1e7), ("1.5b", 1.5e9), ("25000", 25_000.0)] {
+            assert_eq!(parse_size(text).unwrap(), value);
+        }
+        for text in ["", "M", "ten", "10X", "-1M", "1k", "nanM", "infB", "10é"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_text_is_an_error() {
+        let error = resolve(&recipe("[budget]\nsteps = 1\n"), &Facts { train_tokens: 0, ..FACTS }).unwrap_err();
+        assert!(error.to_string().contains("no text"));
+    }
+}

@@ -1,0 +1,79 @@
+//! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
+
+mod causal_lm;
+
+use anyhow::Result;
+use burn::module::Module;
+use burn::tensor::Tensor;
+use danlu_eval::Measure;
+
+pub use causal_lm::CausalLm;
+
+/// A training objective. Batches are made on another thread while the model computes.
+pub trait Objective: Sync {
+    type Model: Module;
+    type Batch: Send;
+
+    /// The piece of an update that begins at row `position`: a pure function of the position.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn batch(&self, position: u64) -> Result<Self::Batch>;
+
+    /// How many targets of the batch carry loss; pieces of an update are weighed by it.
+    fn targets(&self, batch: &Self::Batch) -> usize;
+
+    /// The mean loss over the targets, `[1]`, with its graph.
+    fn loss(&self, model: &Self::Model, batch: &Self::Batch) -> Tensor<1>;
+
+    /// Whether some tokens of every row are meant to carry no loss (prompts, padding); then a row in which all carry it is an error.
+    fn masks(&self) -> bool {
+        false
+    }
+
+    /// The first row of a batch as the model sees it.
+    ///
+    /// # Errors
+    /// When it cannot be shown.
+    fn show(&self, batch: &Self::Batch) -> Result<Shown>;
+
+    /// How much there is to measure on.
+    fn held_out_tokens(&self) -> u64;
+
+    /// The held-out measure on about `tokens` tokens.
+    ///
+    /// # Errors
+    /// When there is nothing to measure on.
+    fn measure(&self, model: &Self::Model, tokens: u64) -> Result<Measure>;
+
+    /// What the model writes, one text per prompt; `draw` makes the draws of different calls differ.
+    ///
+    /// # Errors
+    /// When a prompt cannot be used.
+    fn samples(&self, model: &Self::Model, draw: u64) -> Result<Vec<Sample>>;
+}
+
+/// A training row as the model sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// The row's text.
+    pub text: String,
+    /// Each token's id and text, and whether predicting it carries loss.
+    pub tokens: Vec<(u32, String, bool)>,
+    /// Where documents begin within the row.
+    pub starts: Vec<usize>,
+}
+
+impl Shown {
+    /// How many tokens carry loss.
+    pub fn with_loss(&self) -> usize {
+        self.tokens.iter().filter(|token| token.2).count()
+    }
+}
+
+/// Text that a model wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub prompt: String,
+    pub text: String,
+}

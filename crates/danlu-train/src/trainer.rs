@@ -1,0 +1,457 @@
+//! The one trainer: every recipe's step loop, with its gates, measures and checkpoints.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::module::Module;
+use burn::tensor::{Device, TensorData};
+use danlu_eval::Measure;
+use danlu_models::{load_named, to_named};
+use serde_json::{Map, Value};
+
+use crate::auto::Plan;
+use crate::checkpoint::{self, Checkpoint, NamedTensor, State};
+use crate::events::{Event, Observer, Step, Summary};
+use crate::gradients::Gradients;
+use crate::guard::LossGuard;
+use crate::memory;
+use crate::metrics::Metrics;
+use crate::objectives::Objective;
+use crate::optimizer::Optimizer;
+use crate::pace::Pace;
+use crate::schedule::Schedule;
+
+/// Updates whose batches are made ahead of time.
+const AHEAD: usize = 2;
+/// The log reaches the disk at least this often, in seconds.
+const FLUSH: f64 = 2.0;
+/// Of the budget: what checkpoints are expected to cost.
+const SAVING: f64 = 0.01;
+
+/// What is trained, on what, and where it is kept.
+pub struct Run<'a, O: Objective> {
+    /// Gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
+    pub folder: &'a Path,
+    pub plan: &'a Plan,
+    pub objective: &'a O,
+    /// With autodiff.
+    pub device: &'a Device,
+    /// The identity of the data: a run goes on only with what it began with.
+    pub data: &'a str,
+    /// Becomes true when the run should save and stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// What a session leaves.
+pub struct Trained<M> {
+    pub model: M,
+    pub summary: Summary,
+}
+
+/// Trains until the budget is spent or `stop` is set; goes on from the newest intact checkpoint when the folder has one. `fresh` makes
+/// the initial model; its shape is also what a checkpoint is read into.
+///
+/// # Errors
+/// When the run cannot go on: data or checkpoints that cannot be read, a recipe or data other than the run began with, a parameter
+/// without a gradient, a row without loss, a loss that is not a number or jumps. The checkpoints are intact then.
+pub fn train<O: Objective>(run: &Run<O>, fresh: impl FnOnce() -> Result<O::Model>, observer: &mut dyn Observer) -> Result<Trained<O::Model>> {
+    let mut session = Session::open(run, fresh()?, observer)?;
+    session.begin()?;
+    thread::scope(|scope| {
+        let (sender, batches) = sync_channel(AHEAD);
+        let first = session.state.position;
+        scope.spawn(move || {
+            let mut position = first;
+            loop {
+                let pieces = pieces(run, position);
+                position += run.plan.rows as u64;
+                // The receiver is gone when the run is over.
+                if pieces.is_err() | sender.send(pieces).is_err() {
+                    return;
+                }
+            }
+        });
+        session.steps(batches)
+    })?;
+    session.end()
+}
+
+/// The batches of the update that begins at row `position`.
+fn pieces<O: Objective>(run: &Run<O>, position: u64) -> Result<Vec<O::Batch>> {
+    (0..run.plan.rows).step_by(run.plan.micro_rows).map(|row| run.objective.batch(position + row as u64)).collect()
+}
+
+struct Session<'a, O: Objective> {
+    run: &'a Run<'a, O>,
+    observer: &'a mut dyn Observer,
+    /// None only while a step moves it.
+    model: Option<O::Model>,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    pace: Pace,
+    guard: LossGuard,
+    metrics: Metrics,
+    state: State,
+    /// When this session began, and what had elapsed then.
+    start: Instant,
+    before: f64,
+    flushed: f64,
+    saved: (u64, f64),
+    save_seconds: f64,
+    measured: Option<(f64, Measure)>,
+    measurements: u64,
+    sampled: u64,
+    sample_seconds: f64,
+    resumed: bool,
+}
+
+impl<'a, O: Objective> Session<'a, O> {
+    fn open(run: &'a Run<'a, O>, model: O::Model, observer: &'a mut dyn Observer) -> Result<Self> {
+        let start = Instant::now();
+        let recipe = &run.plan.recipe;
+        let mut optimizer = Optimizer::new(&recipe.optimizer, &model);
+        let found = checkpoint::latest(&run.folder.join("checkpoints"), |folder, reason| {
+            observer.event(&Event::Note(&format!("{} is damaged ({reason:#}); trying the one before", folder.display())));
+        })?;
+        let (recipe_hash, minutes) = (recipe.hash()?, recipe.budget.minutes);
+        let resumed = found.is_some();
+        let (model, state) = match found {
+            Some(Checkpoint { state, model: weights, optimizer: moments, folder }) => {
+                ensure!(state.recipe == recipe_hash, "{} was made with another recipe; begin a new run, or give this one its own", folder.display());
+                ensure!(state.data == run.data, "{} was trained on other data than is there now", folder.display());
+                let weights = weights.into_iter().map(|t| (t.name, TensorData::new(t.data, t.shape))).collect();
+                let model = load_named(model, weights).with_context(|| format!("{} does not fit the model", folder.display()))?;
+                optimizer.load_named(&model, moments, &run.device.clone().inner())?;
+                (model, state)
+            }
+            None => {
+                let (planned, total) = (run.plan.steps, run.plan.steps);
+                let frozen = minutes.is_none();
+                (model, State { planned, total, frozen, recipe: recipe_hash, data: run.data.into(), ..State::default() })
+            }
+        };
+        let overhead = SAVING + if recipe.eval.every.is_none() { recipe.eval.share } else { 0.0 };
+        observer.event(&Event::Begin { plan: run.plan, resumed: resumed.then_some(state.step) });
+        Ok(Session {
+            run,
+            observer,
+            model: Some(model),
+            optimizer,
+            schedule: Schedule::new(&recipe.optimizer, state.planned),
+            pace: Pace::new(minutes.map(|m| m * 60.0), overhead),
+            guard: LossGuard { centre: state.loss_centre, spread: state.loss_spread },
+            metrics: Metrics::open(run.folder, state.step)?,
+            start,
+            before: state.elapsed,
+            flushed: 0.0,
+            saved: (state.step, state.elapsed),
+            save_seconds: 0.0,
+            measured: None,
+            measurements: 0,
+            sampled: state.step,
+            sample_seconds: 0.0,
+            resumed,
+            state,
+        })
+    }
+
+    fn model(&self) -> Result<&O::Model> {
+        self.model.as_ref().context("the model was lost in a step that failed")
+    }
+
+    fn elapsed(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+
+    /// The gate before the first step: a person, and the program, look at what the model will see.
+    fn begin(&mut self) -> Result<()> {
+        if self.state.step >= self.state.total {
+            return Ok(());
+        }
+        let shown = self.run.objective.show(&self.run.objective.batch(self.state.position)?)?;
+        self.observer.event(&Event::Shown(&shown));
+        ensure!(shown.with_loss() > 0, "no token of the first row carries loss, so nothing would be learned; the row begins {:?}", head(&shown.text));
+        if self.run.objective.masks() {
+            let all = shown.with_loss() == shown.tokens.len();
+            ensure!(!all, "every token of the first row carries loss, though prompts should not; the row begins {:?}", head(&shown.text));
+        }
+        if !self.resumed {
+            self.measure(self.run.plan.recipe.eval.tokens, false)?;
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, batches: Receiver<Result<Vec<O::Batch>>>) -> Result<()> {
+        while self.state.step < self.state.total && !self.run.stop.load(Ordering::Relaxed) {
+            let pieces = batches.recv().context("the thread that reads the data is gone")??;
+            let begun = Instant::now();
+            let share = self.schedule.at(self.state.step, self.state.total);
+            let updated = self.update(&pieces, share);
+            if updated.is_err() {
+                // What led here is worth reading.
+                self.metrics.flush()?;
+            }
+            let (loss, norm) = updated?;
+            let seconds = begun.elapsed().as_secs_f64();
+            self.pace.step(seconds);
+            self.state.stepping += seconds;
+            self.correct_length();
+            self.report(loss, norm, share, seconds)?;
+            self.now_and_then()?;
+        }
+        Ok(())
+    }
+
+    /// One update of the weights from its pieces: the loss and the length of the gradient. The pieces' mean losses are weighed by their
+    /// targets, so that however an update is cut, it is the gradient of the mean over all its targets.
+    fn update(&mut self, pieces: &[O::Batch], share: f64) -> Result<(f64, f64)> {
+        let (objective, model) = (self.run.objective, self.model.take().context("the model was lost in a step that failed")?);
+        let counts: Vec<usize> = pieces.iter().map(|piece| objective.targets(piece)).collect();
+        let total: usize = counts.iter().sum();
+        let mut gradients = Gradients::new();
+        let mut loss = 0.0;
+        for (piece, &count) in pieces.iter().zip(&counts).filter(|(_, count)| **count > 0) {
+            let weight = count as f64 / total as f64;
+            let mean = objective.loss(&model, piece);
+            loss += weight * f64::from(mean.clone().inner().into_scalar::<f32>());
+            let weighted = if count == total { mean } else { mean * weight };
+            gradients.add(&model, weighted.backward())?;
+        }
+        self.state.position += self.run.plan.rows as u64;
+        let squares = gradients.squares(&model);
+        let step = self.state.step + 1;
+        if total > 0 {
+            self.guard.check(step, loss, &squares)?;
+        }
+        let norm = danlu_ops::optim::global_norm(squares.iter().map(|(_, square)| *square));
+        let clip = self.run.plan.recipe.optimizer.clip;
+        let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
+        self.model = Some(self.optimizer.step(model, &mut gradients, step, share, scale));
+        self.state.step = step;
+        self.state.tokens += total as u64;
+        Ok((loss, norm))
+    }
+
+    /// A run in minutes is as long as there is time; final once the rate falls.
+    fn correct_length(&mut self) {
+        if self.state.frozen {
+            return;
+        }
+        let (step, elapsed) = (self.state.step, self.elapsed());
+        if let Some(total) = self.pace.total(step, elapsed, self.reserve()) {
+            self.state.total = total.max(step);
+        }
+        if self.schedule.decay_start(self.state.total) <= step {
+            self.state.frozen = true;
+            let note = format!("the learning rate falls from here; the run ends at step {}", self.state.total);
+            self.observer.event(&Event::Note(&note));
+        }
+    }
+
+    /// Seconds that the end of the run takes: the last measure, samples and checkpoint.
+    fn reserve(&self) -> f64 {
+        let eval = &self.run.plan.recipe.eval;
+        let measure = self.measured.map_or(0.0, |(_, m)| m.seconds * (eval.final_tokens as f64 / eval.tokens.max(1) as f64).min(self.held_out_ratio()));
+        measure + self.save_seconds + self.sample_seconds
+    }
+
+    /// How many times more text the last measure can have than one on the way: no more than was held out.
+    fn held_out_ratio(&self) -> f64 {
+        let eval = &self.run.plan.recipe.eval;
+        self.run.objective.held_out_tokens() as f64 / eval.tokens.max(1) as f64
+    }
+
+    fn report(&mut self, loss: f64, norm: f64, share: f64, seconds: f64) -> Result<()> {
+        let plan = self.run.plan;
+        let per_second = plan.step_tokens() as f64 / seconds.max(1e-9);
+        let step = Step {
+            step: self.state.step,
+            total: self.state.total,
+            total_is_final: self.state.frozen,
+            loss,
+            rate_share: share,
+            gradient_norm: norm,
+            seconds,
+            tokens_per_second: per_second,
+            gemm_share: per_second * plan.flops_per_token / plan.facts.gemm_rate,
+            tokens: self.state.tokens,
+            epoch: self.state.tokens as f64 / plan.facts.train_tokens.max(1) as f64,
+            elapsed: self.elapsed(),
+            left: self.pace.left(self.state.step, self.state.total, self.reserve()),
+            memory: memory::resident().0,
+        };
+        let mut row = Map::new();
+        let numbers = [
+            ("loss", loss),
+            ("gradient_norm", norm),
+            ("tokens", step.tokens as f64),
+            ("epoch", step.epoch),
+            ("seconds", seconds),
+            ("tokens_per_second", per_second),
+            ("gemm_share", step.gemm_share),
+            ("elapsed", step.elapsed),
+            ("memory", step.memory as f64),
+        ];
+        row.extend(numbers.map(|(key, value)| (key.to_string(), Value::from(value))));
+        row.extend(self.optimizer.rates(share).into_iter().map(|(key, value)| (key.to_string(), Value::from(value))));
+        self.metrics.row("train", step.step, row)?;
+        if step.elapsed - self.flushed > FLUSH {
+            self.metrics.flush()?;
+            self.flushed = step.elapsed;
+        }
+        self.observer.event(&Event::Step(&step));
+        Ok(())
+    }
+
+    /// Measures, samples and checkpoints that are due after this step. None of them touches the weights.
+    fn now_and_then(&mut self) -> Result<()> {
+        let recipe = &self.run.plan.recipe;
+        let (step, last) = (self.state.step, self.state.step >= self.state.total);
+        let due = |every: u64| every > 0 && step % every == 0;
+        let mut measured = false;
+        if !last {
+            measured = match (recipe.eval.every, self.measured) {
+                (Some(every), _) => due(every),
+                (None, _) if recipe.eval.share == 0.0 => false,
+                (None, None) => true,
+                (None, Some((when, measure))) => {
+                    let cost = measure.seconds;
+                    let since = self.elapsed() - when;
+                    since >= cost / recipe.eval.share && self.pace.affords(cost, step, self.state.total, self.elapsed(), self.reserve())
+                }
+            };
+            if measured {
+                self.measure(recipe.eval.tokens, false)?;
+            }
+            let sample = match recipe.sample.every {
+                Some(every) => due(every),
+                None => measured && self.measurements.is_multiple_of(2) && self.affordable_sample(),
+            };
+            if sample {
+                self.sample()?;
+            }
+        }
+        let save = match recipe.checkpoint.every {
+            Some(every) => due(every),
+            None => self.elapsed() - self.saved.1 >= recipe.checkpoint.minutes * 60.0,
+        };
+        if save || measured && self.saved.0 == 0 && recipe.checkpoint.every.is_none() {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// Samples are for people; they may take as much of the time as measuring may.
+    fn affordable_sample(&self) -> bool {
+        let share = self.run.plan.recipe.eval.share;
+        let taken = self.sample_seconds * (self.measurements / 2) as f64;
+        taken <= share * self.elapsed()
+            && self.pace.affords(self.sample_seconds, self.state.step, self.state.total, self.elapsed(), self.reserve())
+    }
+
+    fn measure(&mut self, tokens: u64, last: bool) -> Result<()> {
+        let measure = self.run.objective.measure(self.model()?, tokens)?;
+        let (step, elapsed) = (self.state.step, self.elapsed());
+        let mut row = Map::new();
+        let numbers = [
+            ("bits_per_byte", measure.value),
+            ("low", measure.low),
+            ("high", measure.high),
+            ("nats_per_token", measure.nats_per_token),
+            ("bytes", measure.bytes as f64),
+            ("elapsed", elapsed),
+        ];
+        row.extend(numbers.map(|(key, value)| (key.to_string(), Value::from(value))));
+        self.metrics.row(if last { "final" } else { "held_out" }, step, row)?;
+        self.metrics.flush()?;
+        self.observer.event(&Event::Measured { step, elapsed, last, measure: &measure });
+        self.measured = Some((elapsed, measure));
+        self.measurements += 1;
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let (step, samples) = (self.state.step, self.run.objective.samples(self.model()?, self.state.step)?);
+        for sample in &samples {
+            let mut row = Map::new();
+            row.insert("prompt".into(), sample.prompt.as_str().into());
+            row.insert("text".into(), sample.text.as_str().into());
+            self.metrics.row("sample", step, row)?;
+        }
+        self.observer.event(&Event::Sampled { step, samples: &samples });
+        self.sample_seconds = begun.elapsed().as_secs_f64();
+        self.sampled = step;
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let checkpoints = self.run.folder.join("checkpoints");
+        let model = named(self.model()?)?;
+        let moments = self.optimizer.to_named(self.model()?)?;
+        self.state.elapsed = self.elapsed();
+        (self.state.loss_centre, self.state.loss_spread) = (self.guard.centre, self.guard.spread);
+        // The log must reach the disk before the checkpoint does: a log may be cut to a checkpoint's step, never made up.
+        self.metrics.flush()?;
+        let folder = checkpoint::save(&checkpoints, self.state.clone(), &model, &moments)?;
+        let spec = &self.run.plan.recipe.checkpoint;
+        checkpoint::retain(&checkpoints, spec.keep, spec.keep_every)?;
+        self.save_seconds = begun.elapsed().as_secs_f64();
+        self.saved = (self.state.step, self.elapsed());
+        self.observer.event(&Event::Saved { step: self.state.step, folder: &folder, seconds: self.save_seconds });
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Trained<O::Model>> {
+        let recipe = &self.run.plan.recipe;
+        let finished = self.state.step >= self.state.total;
+        if self.saved.0 != self.state.step || !self.resumed && self.state.step > 0 && self.save_seconds == 0.0 {
+            self.save()?;
+        }
+        if finished {
+            self.measure(recipe.eval.final_tokens, true)?;
+            if recipe.sample.every != Some(0) || !recipe.sample.prompts.is_empty() {
+                self.sample()?;
+            }
+        }
+        self.metrics.flush()?;
+        let plan = self.run.plan;
+        let per_second = self.state.tokens as f64 / self.state.stepping.max(1e-9);
+        let summary = Summary {
+            step: self.state.step,
+            total: self.state.total,
+            finished,
+            tokens: self.state.tokens,
+            elapsed: self.elapsed(),
+            tokens_per_second: per_second,
+            gemm_share: per_second * plan.flops_per_token / plan.facts.gemm_rate,
+            peak_memory: memory::resident().1,
+            measure: self.measured.map(|(_, measure)| measure),
+        };
+        self.observer.event(&Event::End(&summary));
+        let model = self.model.take().context("the model was lost in a step that failed")?;
+        Ok(Trained { model, summary })
+    }
+}
+
+/// A model's parameters, read from its device.
+fn named(model: &impl Module) -> Result<Vec<NamedTensor>> {
+    let tensors = to_named(model)?.into_iter().map(|(name, data)| {
+        let shape = data.shape().to_vec();
+        match data.try_into_vec::<f32>() {
+            Ok(data) => Ok(NamedTensor { name, shape, data }),
+            Err(error) => bail!("{name} cannot be saved: {error:?}"),
+        }
+    });
+    tensors.collect()
+}
+
+/// The beginning of a text, for an error.
+fn head(text: &str) -> String {
+    text.chars().take(80).collect()
+}
