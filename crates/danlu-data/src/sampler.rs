@@ -206,3 +206,140 @@ fn permute(index: u64, count: u64, key: u64) -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shards::build_from;
+    use crate::tokenizer::tests::{texts, tiny};
+
+    fn split(texts: Vec<String>) -> (tempfile::TempDir, TokenSplit) {
+        let dir = tempfile::tempdir().unwrap();
+        let texts = texts.into_iter().map(Ok);
+        let set = build_from(&dir.path().join("tokens"), "source", tiny(), texts, std::iter::empty(), &mut ()).unwrap();
+        (dir, set.train)
+    }
+
+    #[test]
+    fn an_epoch_shows_each_token_once() {
+        let (_dir, split) = split(texts());
+        for row_len in [1, 7, 64, 1000] {
+            let sampler = Sampler::new(&split, row_len, 1, 5).unwrap();
+            let rows = sampler.rows_per_epoch();
+            let mut orders = BTreeSet::new();
+            for epoch in [0, 1, 1_000_000] {
+                let windows: Vec<u64> = (0..rows).map(|row| sampler.window(epoch * rows + row)).collect();
+                let mut seen = vec![0; split.len() as usize];
+                for &window in &windows {
+                    (0..row_len as u64).for_each(|i| seen[((window + i) % split.len()) as usize] += 1);
+                }
+                assert!(seen.iter().all(|&n| n <= 1), "a token twice in rows of {row_len}");
+                assert!(seen.iter().filter(|&&n| n == 0).count() < row_len, "tokens left out in rows of {row_len}");
+                orders.insert(windows);
+            }
+            assert_eq!(orders.len(), 3, "epochs in the same order in rows of {row_len}");
+        }
+    }
+
+    #[test]
+    fn targets_are_the_next_tokens_and_starts_the_documents() {
+        let (_dir, split) = split(texts());
+        let sampler = Sampler::new(&split, 50, 4, 1).unwrap();
+        for position in [0, 4, 1001] {
+            let batch = sampler.batch(position).unwrap();
+            assert_eq!((batch.rows, batch.row_len, batch.tokens.len(), batch.targets.len()), (4, 50, 200, 200));
+            for row in 0..4 {
+                let at = row * 50;
+                assert_eq!(batch.tokens[at + 1..at + 50], batch.targets[at..at + 49]);
+                let begin = sampler.window(position + row as u64);
+                let next = (begin + 50) % split.len();
+                let mut token = [0];
+                split.read(next, &mut token).unwrap();
+                assert_eq!(batch.targets[at + 49], token[0]);
+            }
+            let ends: Vec<u32> = (0..200).filter(|&i| batch.tokens[i as usize] == split.end_of_text()).collect();
+            assert_eq!(batch.starts, ends);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_a_function_of_seed_and_position() {
+        let (_dir, split) = split(texts());
+        let batch = |seed, position| Sampler::new(&split, 30, 3, seed).unwrap().batch(position).unwrap();
+        assert_eq!(batch(1, 12), batch(1, 12));
+        assert_ne!(batch(1, 12), batch(2, 12));
+        // A batch is its rows: how many are taken at once changes nothing.
+        let one = Sampler::new(&split, 30, 1, 1).unwrap();
+        let rows: Vec<u32> = (12..15).flat_map(|position| one.batch(position).unwrap().tokens).collect();
+        assert_eq!(batch(1, 12).tokens, rows);
+    }
+
+    #[test]
+    fn a_text_shorter_than_a_row_is_repeated() {
+        let (_dir, split) = split(vec!["a short text".to_owned()]);
+        let batch = Sampler::new(&split, 100, 2, 1).unwrap().batch(7).unwrap();
+        assert!(batch.starts.len() as u64 >= 2 * (100 / split.len()));
+        assert!(batch.targets.iter().all(|&id| id < split.vocab_size() as u32));
+    }
+
+    #[test]
+    fn what_cannot_be_sampled_is_said() {
+        let (_dir, empty) = split(vec![]);
+        assert!(Sampler::new(&empty, 10, 1, 0).is_err());
+        let (_dir, split) = split(texts());
+        for (row_len, rows) in [(0, 1), (1, 0), (usize::MAX, 2), (1 << 16, 1 << 16)] {
+            assert!(Sampler::new(&split, row_len, rows, 0).is_err());
+        }
+        let sampler = |rows| Sampler::new(&split, 10, rows, 0).unwrap();
+        for sources in [
+            vec![],
+            vec![(sampler(1), 1.0), (sampler(2), 1.0)],
+            vec![(sampler(1), 1.0), (sampler(1), 0.0)],
+            vec![(sampler(1), 1.0), (sampler(1), -1.0)],
+            vec![(sampler(1), f64::NAN)],
+            vec![(sampler(1), f64::INFINITY)],
+            vec![(sampler(1), 1.0), (sampler(1), 1e-6)],
+        ] {
+            assert!(Mixture::new(sources, 0).is_err());
+        }
+    }
+
+    #[test]
+    fn a_mixture_keeps_its_shares_and_skips_no_row() {
+        let (_dir, split) = split(texts());
+        let sampler = Sampler::new(&split, 10, 2, 3).unwrap();
+        let weights = [0.5, 0.3, 0.2];
+        let mixture = Mixture::new(weights.iter().map(|&weight| (sampler.clone(), weight)).collect(), 9).unwrap();
+        let mut positions = vec![Vec::new(); 3];
+        for position in 0..3 * BLOCK {
+            let (source, position) = mixture.source(position);
+            positions[source].push(position);
+        }
+        for (mut positions, weight) in positions.into_iter().zip(weights) {
+            assert!((positions.len() as f64 - weight * 3.0 * BLOCK as f64).abs() <= 3.0);
+            positions.sort_unstable();
+            assert_eq!(positions, (0..positions.len() as u64).collect::<Vec<_>>());
+        }
+        let batch = mixture.batch(5).unwrap();
+        let (_, first) = mixture.source(5);
+        assert_eq!(batch.tokens[..10], sampler.batch(first).unwrap().tokens[..10]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_permutation_is_one(count in 1u64..2000, key in any::<u64>()) {
+            let images: BTreeSet<u64> = (0..count).map(|index| permute(index, count, key)).collect();
+            prop_assert_eq!(images.len() as u64, count);
+            prop_assert_eq!(images.last().copied(), Some(count - 1));
+        }
+
+        #[test]
+        fn a_permutation_of_many_stays_inside(index in any::<u64>(), count in 1u64.., key in any::<u64>()) {
+            prop_assert!(permute(index % count, count, key) < count);
+        }
+    }
+}

@@ -6,6 +6,8 @@
 mod format;
 mod manifest;
 mod set;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use format::{Contents, Document, Header, check_index};

@@ -7,6 +7,8 @@ mod export;
 mod merges;
 mod report;
 mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
 mod train;
 mod unigram;
 mod words;
