@@ -1,0 +1,12 @@
+//! Inference: a prompt goes in, text comes out piece by piece.
+//!
+//! [`Generator`] joins a decoder and its tokenizer; [`Sampling`] says how the next token is drawn and when to end. The same seed, prompt and
+//! weights give the same text.
+
+mod generate;
+mod sampling;
+mod stop;
+
+pub use generate::{Finish, Generator, Reason};
+pub use sampling::{Sampler, Sampling};
+pub use stop::StopStrings;
