@@ -1,9 +1,21 @@
 //! Data without tensors: sources are read, cleaned and deduplicated into corpora; tokenizers are trained on them; corpora become token
 //! shards, and samplers deal those out in an order that is a pure function of the seed and the position.
 
+mod add;
+pub mod clean;
+pub mod corpus;
+mod dedup;
+mod hash;
 mod progress;
+pub mod report;
 pub mod sampler;
 pub mod shards;
+pub mod source;
+mod split;
+mod spool;
 pub mod tokenizer;
 
+pub use add::{AddOptions, add};
+pub use corpus::{Corpus, Split};
 pub use progress::Progress;
+pub use split::HeldOut;
