@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn values_depend_on_seed_and_name_only_and_have_the_stated_deviation() {
-        let draw = |seed, name| values(seed, name, &[200, 300], 0.02, 8);
+        let draw = |seed, name: &str| values(seed, name, &[200, 300], 0.02, 8);
         assert_eq!(draw(1, "a.weight"), draw(1, "a.weight"));
         assert_ne!(draw(1, "a.weight"), draw(2, "a.weight"));
         assert_ne!(draw(1, "a.weight"), draw(1, "b.weight"));
