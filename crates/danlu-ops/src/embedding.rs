@@ -1,6 +1,11 @@
+use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use crate::{Ids, plain::indices};
+use crate::bridge::{Operation, on_cpu, run, values};
+use crate::buffer::Buffer;
+use crate::profile::{Part, time};
+use crate::rows::{add, for_each_piece, rows_per_piece};
+use crate::{Ids, kernels::Isa, plain::indices};
 
 /// Rows of a table: `weight` `[vocabulary, channels]`, `ids` `[tokens]` → `[tokens, channels]`.
 ///
@@ -11,10 +16,59 @@ pub fn embedding(weight: Tensor<2>, ids: &Ids) -> Tensor<2> {
     if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
         panic!("token id {id} is outside the embedding's {rows} rows");
     }
-    plain(weight, ids)
+    if on_cpu(&weight) {
+        let shape = weight.dims();
+        run(Embedding { ids: ids.clone(), shape }, [weight.into_dispatch()])
+    } else {
+        plain(weight, ids)
+    }
 }
 
 pub(crate) fn plain(weight: Tensor<2>, ids: &Ids) -> Tensor<2> {
     let indices = indices(ids.iter().map(|&id| id as i32), &weight.device());
     weight.select(0, indices)
+}
+
+struct Embedding {
+    ids: Ids,
+    shape: [usize; 2],
+}
+
+impl Operation<1> for Embedding {
+    type Saved = ();
+
+    fn forward(&self, [weight]: [FlexTensor; 1], _: [bool; 1]) -> (FlexTensor, Option<()>) {
+        let (tokens, width) = (self.ids.len(), self.shape[1]);
+        let weight = values(&weight);
+        let mut y = Buffer::new(tokens * width);
+        let rows = rows_per_piece(tokens, width);
+        time(Part::Embedding, || {
+            for_each_piece([&mut y], [rows * width], |piece, [y]| {
+                for (y, &id) in y.chunks_exact_mut(width).zip(&self.ids[piece * rows..]) {
+                    y.copy_from_slice(&weight[id as usize * width..][..width]);
+                }
+            });
+        });
+        (y.into_tensor([tokens, width]), Some(()))
+    }
+
+    fn backward(&self, (): (), dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let [vocabulary, width] = self.shape;
+        let dy = values(&dy);
+        let mut gradient = Buffer::new(vocabulary * width);
+        let rows = rows_per_piece(vocabulary, width);
+        // Each piece owns some rows of the table and looks through all ids in order, so each row's sum has one order.
+        time(Part::Embedding, || {
+            for_each_piece([&mut gradient], [rows * width], |piece, [gradient]| {
+                gradient.fill(0.0);
+                let mine = piece * rows..piece * rows + gradient.len() / width;
+                for (dy, &id) in dy.chunks_exact(width).zip(self.ids.iter()) {
+                    if mine.contains(&(id as usize)) {
+                        add(Isa::current(), &mut gradient[(id as usize - mine.start) * width..][..width], dy);
+                    }
+                }
+            });
+        });
+        [Some(gradient.into_tensor(self.shape))]
+    }
 }

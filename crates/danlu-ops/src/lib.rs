@@ -7,29 +7,35 @@
 
 mod attention;
 mod attention_cached;
+mod bridge;
+mod buffer;
 mod embedding;
 mod gelu;
 mod heads;
+pub mod kernels;
 mod layer_norm;
 mod linear;
 mod loss;
 pub mod optim;
 mod plain;
+pub mod profile;
 mod rate;
 mod recompute;
 mod rms_norm;
 mod rope;
+mod rows;
 mod segments;
 mod swiglu;
-mod threads;
 
 use std::sync::Arc;
 
 pub use attention::attention;
 pub use attention_cached::{LayerCache, attention_cached};
+pub use buffer::pool_bytes;
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use heads::Heads;
+pub use kernels::threads::{set_threads, threads};
 pub use layer_norm::layer_norm;
 pub use linear::{linear, project};
 pub use loss::{linear_cross_entropy, token_nll};
@@ -39,7 +45,6 @@ pub use rms_norm::{head_rms_norm, rms_norm};
 pub use rope::Rope;
 pub use segments::Segments;
 pub use swiglu::swiglu;
-pub use threads::{set_threads, threads};
 
 /// Token ids, shared.
 pub type Ids = Arc<[u32]>;

@@ -1,5 +1,11 @@
+use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::bridge::{Operation, on_cpu, owned, primitive, run, values, values_mut};
+use crate::buffer::Buffer;
+use crate::kernels::{Isa, Mat, MatMut, gemm, simd, simd_fn};
+use crate::profile::{Part, time};
+use crate::rows::{for_each_piece, rows_per_piece, scale};
 use crate::{IGNORE, Ids, plain::indices};
 
 /// Mean negative log-likelihood, in nats, of `targets` under `softmax(x weightᵀ)`: `x` `[tokens, channels]`, `weight`
@@ -9,14 +15,22 @@ use crate::{IGNORE, Ids, plain::indices};
 /// The CPU form never holds all logits: it takes tokens in chunks and computes the gradients with the loss.
 pub fn linear_cross_entropy(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
     check(&x, &weight, targets);
-    plain(x, weight, targets)
+    if on_cpu(&x) && on_cpu(&weight) {
+        run(CrossEntropy { targets: targets.clone() }, [x.into_dispatch(), weight.into_dispatch()])
+    } else {
+        plain(x, weight, targets)
+    }
 }
 
 /// The negative log-likelihood, in nats, of every target, without gradients; zero for [`IGNORE`].
 pub fn token_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Vec<f32> {
     check(&x, &weight, targets);
-    let nll = plain_nll(x.inner(), weight.inner(), targets).into_data().convert::<f32>();
-    nll.try_into_vec().expect("just converted to f32")
+    let (x, weight) = (x.inner(), weight.inner());
+    if on_cpu(&x) && on_cpu(&weight) {
+        let (x, weight) = (primitive(x), primitive(weight));
+        return Chunks::new(values(&x), values(&weight), targets).run(&mut [], &mut []);
+    }
+    plain_nll(x, weight, targets).into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
 }
 
 fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &Ids) {
@@ -28,15 +42,16 @@ fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &Ids) {
     }
 }
 
-pub(crate) fn counted(targets: &[u32]) -> usize {
-    targets.iter().filter(|&&id| id != IGNORE).count()
+/// Targets that carry loss, at least one, since it divides.
+fn counted(targets: &[u32]) -> usize {
+    targets.iter().filter(|&&id| id != IGNORE).count().max(1)
 }
 
 pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
-    plain_nll(x, weight, targets).sum() / counted(targets).max(1) as f64
+    plain_nll(x, weight, targets).sum() / counted(targets) as f64
 }
 
-fn plain_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
+pub(crate) fn plain_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
     let tokens = targets.len();
     let device = x.device();
     let logits = x.matmul(weight.transpose());
@@ -46,4 +61,116 @@ fn plain_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
     let nll = total - logits.gather(1, chosen.reshape([tokens, 1]));
     let carries: Vec<f32> = targets.iter().map(|&id| if id == IGNORE { 0.0 } else { 1.0 }).collect();
     nll.reshape([tokens]) * Tensor::<1>::from_data(TensorData::new(carries, [tokens]), &device)
+}
+
+/// Logits held at a time: a chunk of tokens as large as this many bytes allow …
+const CHUNK_BYTES: usize = 8 << 20;
+/// … but of at least so many tokens, since every chunk packs the whole head anew.
+const CHUNK_TOKENS: usize = 256;
+
+simd_fn! {
+    /// The loss of one row of logits, which become the gradient: `(softmax - target) · weight`.
+    fn row(logits: &mut [f32], target: usize, weight: f32) -> f32 {
+        let largest = simd::max(logits);
+        let chosen = logits[target];
+        for x in logits.iter_mut() {
+            *x = simd::exp::<FMA>(*x - largest);
+        }
+        let total = simd::sum(logits);
+        let factor = weight / total;
+        for x in logits.iter_mut() {
+            *x *= factor;
+        }
+        logits[target] -= weight;
+        total.ln() + largest - chosen
+    }
+}
+
+/// The passes over chunks of tokens.
+struct Chunks<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    targets: &'a [u32],
+    channels: usize,
+    vocabulary: usize,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(x: &'a [f32], weight: &'a [f32], targets: &'a [u32]) -> Self {
+        let channels = if targets.is_empty() { 1 } else { x.len() / targets.len() };
+        Self { x, weight, targets, channels, vocabulary: weight.len() / channels.max(1) }
+    }
+
+    /// The loss of every token. Writes the gradients of the mean loss to `dx` and `dw`, each unless it is empty.
+    fn run(&self, dx: &mut [f32], dw: &mut [f32]) -> Vec<f32> {
+        let (channels, vocabulary, tokens) = (self.channels, self.vocabulary, self.targets.len());
+        let chunk = (CHUNK_BYTES / (vocabulary * size_of::<f32>()).max(1)).max(CHUNK_TOKENS).min(tokens).max(1);
+        let each = 1.0 / counted(self.targets) as f32;
+        let weight = Mat::row_major(self.weight, vocabulary, channels);
+        let mut nll = vec![0.0; tokens];
+        let mut logits = Buffer::new(chunk * vocabulary);
+        for start in (0..tokens).step_by(chunk) {
+            let rows = chunk.min(tokens - start);
+            let logits = &mut logits[..rows * vocabulary];
+            let x = Mat::row_major(&self.x[start * channels..][..rows * channels], rows, channels);
+            time(Part::Gemm, || gemm(MatMut::row_major(logits, rows, vocabulary), x, weight.t(), false));
+            time(Part::Loss, || {
+                let piece = rows_per_piece(rows, vocabulary);
+                for_each_piece([logits, &mut nll[start..start + rows]], [piece * vocabulary, piece], |i, [logits, nll]| {
+                    let targets = &self.targets[start + i * piece..];
+                    for ((logits, nll), &target) in logits.chunks_exact_mut(vocabulary).zip(nll).zip(targets) {
+                        if target == IGNORE {
+                            logits.fill(0.0);
+                        } else {
+                            *nll = row(Isa::current(), logits, target as usize, each);
+                        }
+                    }
+                });
+            });
+            let logits = Mat::row_major(logits, rows, vocabulary);
+            time(Part::Gemm, || {
+                if !dx.is_empty() {
+                    let dx = &mut dx[start * channels..][..rows * channels];
+                    gemm(MatMut::row_major(dx, rows, channels), logits, weight, false);
+                }
+                if !dw.is_empty() {
+                    gemm(MatMut::row_major(dw, vocabulary, channels), logits.t(), x, start > 0);
+                }
+            });
+        }
+        nll
+    }
+}
+
+struct CrossEntropy {
+    targets: Ids,
+}
+
+impl Operation<2> for CrossEntropy {
+    /// The gradients, computed with the loss and only scaled in the backward pass.
+    type Saved = [Option<FlexTensor>; 2];
+
+    fn forward(&self, [x, weight]: [FlexTensor; 2], needed: [bool; 2]) -> (FlexTensor, Option<Self::Saved>) {
+        let chunks = Chunks::new(values(&x), values(&weight), &self.targets);
+        let mut dx = Buffer::new(if needed[0] { chunks.x.len() } else { 0 });
+        let mut dw = Buffer::new(if needed[1] { chunks.weight.len() } else { 0 });
+        let nll = chunks.run(&mut dx, &mut dw);
+        let total: f64 = nll.iter().map(|&nll| f64::from(nll)).sum();
+        let mut loss = Buffer::new(1);
+        loss[0] = (total / counted(&self.targets) as f64) as f32;
+        let saved = [
+            needed[0].then(|| dx.into_tensor([self.targets.len(), chunks.channels])),
+            needed[1].then(|| dw.into_tensor([chunks.vocabulary, chunks.channels])),
+        ];
+        (loss.into_tensor([1]), Some(saved))
+    }
+
+    fn backward(&self, saved: Self::Saved, dy: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        let factor = values(&dy)[0];
+        saved.map(|gradient| {
+            let mut gradient = owned(gradient?);
+            time(Part::Loss, || scale(values_mut(&mut gradient), factor));
+            Some(gradient)
+        })
+    }
 }

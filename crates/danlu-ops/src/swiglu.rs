@@ -1,13 +1,76 @@
+use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation::silu};
+
+use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
+use crate::buffer::Buffer;
+use crate::kernels::{Isa, simd, simd_fn};
+use crate::profile::{Part, time};
+use crate::rows::{for_each_piece, rows_per_piece};
 
 /// The gated unit of Llama's MLP (Shazeer 2020, <https://arxiv.org/abs/2002.05202>): `gate_up` `[tokens, 2f]` holds the gate
 /// and then the value → `silu(gate) · up` `[tokens, f]`.
 pub fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
-    assert!(gate_up.dims()[1].is_multiple_of(2), "gate and up have the same width, but together {} channels", gate_up.dims()[1]);
-    plain(gate_up)
+    let [_, channels] = gate_up.dims();
+    assert!(channels.is_multiple_of(2), "gate and up have the same width, but together {channels} channels");
+    if on_cpu(&gate_up) { run(Swiglu { width: channels / 2 }, [gate_up.into_dispatch()]) } else { plain(gate_up) }
 }
 
 pub(crate) fn plain(gate_up: Tensor<2>) -> Tensor<2> {
     let width = gate_up.dims()[1] / 2;
     silu(gate_up.clone().narrow(1, 0, width)) * gate_up.narrow(1, width, width)
+}
+
+simd_fn! {
+    fn rows(y: &mut [f32], gate_up: &[f32], width: usize) {
+        for (y, row) in y.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
+            let (gate, up) = row.split_at(width);
+            for i in 0..width {
+                y[i] = gate[i] * simd::sigmoid::<FMA>(gate[i]) * up[i];
+            }
+        }
+    }
+
+    /// Turns gates and values into their gradients.
+    fn rows_backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
+        for (dy, row) in dy.chunks_exact(width).zip(gate_up.chunks_exact_mut(2 * width)) {
+            let (gate, up) = row.split_at_mut(width);
+            for i in 0..width {
+                let (g, u) = (gate[i], up[i]);
+                let s = simd::sigmoid::<FMA>(g);
+                up[i] = dy[i] * g * s;
+                gate[i] = dy[i] * u * s * (1.0 + g * (1.0 - s));
+            }
+        }
+    }
+}
+
+struct Swiglu {
+    width: usize,
+}
+
+impl Operation<1> for Swiglu {
+    type Saved = FlexTensor;
+
+    fn forward(&self, [gate_up]: [FlexTensor; 1], needed: [bool; 1]) -> (FlexTensor, Option<Self::Saved>) {
+        let (from, width) = (values(&gate_up), self.width);
+        let tokens = from.len() / (2 * width).max(1);
+        let mut y = Buffer::new(tokens * width);
+        let piece = rows_per_piece(tokens, 2 * width) * width;
+        time(Part::Activation, || {
+            for_each_piece([&mut y], [piece], |i, [y]| rows(Isa::current(), y, &from[i * 2 * piece..], width));
+        });
+        (y.into_tensor([tokens, width]), needed[0].then_some(gate_up))
+    }
+
+    fn backward(&self, gate_up: FlexTensor, dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let (dy, width) = (values(&dy), self.width);
+        let piece = rows_per_piece(dy.len() / width.max(1), 2 * width) * width;
+        let mut gradient = owned(gate_up);
+        time(Part::Activation, || {
+            for_each_piece([values_mut(&mut gradient)], [2 * piece], |i, [gate_up]| {
+                rows_backward(Isa::current(), gate_up, &dy[i * piece..], width);
+            });
+        });
+        [Some(gradient)]
+    }
 }

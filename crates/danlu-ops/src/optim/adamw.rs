@@ -1,5 +1,10 @@
 use burn::tensor::Tensor;
 
+use crate::bridge::{on_cpu, owned, primitive, tensor, values, values_mut};
+use crate::kernels::{Isa, simd_fn};
+use crate::profile::{Part, time};
+use crate::rows::for_each_piece;
+
 /// AdamW's constants (Loshchilov & Hutter 2017, <https://arxiv.org/abs/1711.05101>).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamW {
@@ -26,7 +31,63 @@ pub fn adamw_step<const D: usize>(
     options: &AdamW,
 ) -> (Tensor<D>, [Tensor<D>; 2]) {
     assert!(step > 0, "AdamW counts its steps from 1");
-    plain(weight.inner(), gradient.inner(), moments, step, scale, options)
+    let (weight, gradient, moments) = (weight.inner(), gradient.inner(), moments.map(Tensor::inner));
+    assert_eq!(weight.dims(), gradient.dims(), "the gradient has the weight's shape");
+    if ![&weight, &gradient, &moments[0], &moments[1]].into_iter().all(on_cpu) {
+        return plain(weight, gradient, moments, step, scale, options);
+    }
+    let gradient = primitive(gradient);
+    let mut weight = owned(primitive(weight));
+    let [mut first, mut second] = moments.map(|moment| owned(primitive(moment)));
+    let [c1, c2] = corrections(step, options);
+    let constants = Constants {
+        scale: scale as f32,
+        beta1: options.beta1 as f32,
+        beta2: options.beta2 as f32,
+        keep: (1.0 - options.rate * options.weight_decay) as f32,
+        rate: (options.rate / c1) as f32,
+        root: (1.0 / c2.sqrt()) as f32,
+        epsilon: options.epsilon as f32,
+    };
+    let from = values(&gradient);
+    time(Part::Optimizer, || {
+        let slices = [values_mut(&mut weight), values_mut(&mut first), values_mut(&mut second)];
+        for_each_piece(slices, [PIECE; 3], |i, [w, m, v]| update(Isa::current(), w, m, v, &from[i * PIECE..], constants));
+    });
+    (tensor(weight), [tensor(first), tensor(second)])
+}
+
+/// Elements in a piece of work.
+const PIECE: usize = 1 << 15;
+
+/// What the moments, which start at zero, lack after `step` steps.
+fn corrections(step: u64, options: &AdamW) -> [f64; 2] {
+    [options.beta1, options.beta2].map(|beta| 1.0 - beta.powf(step as f64))
+}
+
+#[derive(Clone, Copy)]
+struct Constants {
+    scale: f32,
+    beta1: f32,
+    beta2: f32,
+    /// What the decay leaves of the weight.
+    keep: f32,
+    /// The learning rate with the first moment's correction.
+    rate: f32,
+    /// The second moment's correction of the root.
+    root: f32,
+    epsilon: f32,
+}
+
+simd_fn! {
+    fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: Constants) {
+        for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
+            let g = g * c.scale;
+            *m = c.beta1 * *m + (1.0 - c.beta1) * g;
+            *v = c.beta2 * *v + (1.0 - c.beta2) * g * g;
+            *w = c.keep * *w - c.rate * *m / (v.sqrt() * c.root + c.epsilon);
+        }
+    }
 }
 
 pub(crate) fn plain<const D: usize>(
@@ -40,7 +101,7 @@ pub(crate) fn plain<const D: usize>(
     let gradient = gradient * scale;
     let first = first * o.beta1 + gradient.clone() * (1.0 - o.beta1);
     let second = second * o.beta2 + gradient.square() * (1.0 - o.beta2);
-    let [c1, c2] = [o.beta1, o.beta2].map(|beta| 1.0 - beta.powf(step as f64));
+    let [c1, c2] = corrections(step, o);
     let direction = (first.clone() / c1) / ((second.clone() / c2).sqrt() + o.epsilon);
     (weight * (1.0 - o.rate * o.weight_decay) - direction * o.rate, [first, second])
 }

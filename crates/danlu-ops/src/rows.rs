@@ -1,0 +1,74 @@
+//! How row-wise loops are shared out: in pieces of rows whose number depends on shapes only.
+
+use crate::kernels::simd::scale as scale_slice;
+use crate::kernels::threads::{SendPtr, for_each};
+use crate::kernels::{Isa, simd_fn};
+
+/// Elements in a piece: enough to hide the cost of taking one, little enough that all threads end together.
+const ELEMENTS: usize = 1 << 15;
+
+/// Rows in a piece, for rows of `width` elements. At most 64 pieces, since each may keep partial sums.
+pub(crate) fn rows_per_piece(rows: usize, width: usize) -> usize {
+    (ELEMENTS / width.max(1)).max(rows.div_ceil(64)).max(1)
+}
+
+/// Cuts slices into pieces of the given lengths, one from each slice for each index, and runs `body(index, pieces)` on all
+/// threads. All slices must give the same number of pieces.
+pub(crate) fn for_each_piece<const N: usize>(
+    slices: [&mut [f32]; N],
+    piece: [usize; N],
+    body: impl Fn(usize, [&mut [f32]; N]) + Sync,
+) {
+    let lengths = slices.each_ref().map(|slice| slice.len());
+    let counts: [usize; N] = std::array::from_fn(|i| lengths[i].div_ceil(piece[i].max(1)));
+    assert!(counts.iter().all(|&count| count == counts[0]), "slices of {lengths:?} cut by {piece:?} give {counts:?} pieces");
+    let bases = slices.map(|slice| SendPtr(slice.as_mut_ptr()));
+    for_each(counts[0], |index| {
+        body(
+            index,
+            std::array::from_fn(|i| {
+                let start = index * piece[i];
+                // SAFETY: pieces of different indices do not overlap, all lie inside their slice, and each index runs once.
+                unsafe { std::slice::from_raw_parts_mut(bases[i].get().add(start), piece[i].min(lengths[i] - start)) }
+            }),
+        );
+    });
+}
+
+/// Sums of columns: `partial` holds rows as long as `total`, which become its sum from the first to the last.
+pub(crate) fn sum_rows(total: &mut [f32], partial: &[f32]) {
+    total.fill(0.0);
+    if !total.is_empty() {
+        partial.chunks_exact(total.len()).for_each(|row| add(Isa::current(), total, row));
+    }
+}
+
+/// Sums of the columns of `x`, whose rows are as long as `total`.
+pub(crate) fn column_sums(total: &mut [f32], x: &[f32]) {
+    let width = total.len();
+    if width == 0 {
+        return;
+    }
+    let rows = rows_per_piece(x.len() / width, width);
+    let mut partial = vec![0.0; x.len().div_ceil(rows * width) * width];
+    for_each_piece([&mut partial], [width], |i, [partial]| {
+        x[i * rows * width..].chunks_exact(width).take(rows).for_each(|row| add(Isa::current(), partial, row));
+    });
+    sum_rows(total, &partial);
+}
+
+/// `x · factor` in place.
+pub(crate) fn scale(x: &mut [f32], factor: f32) {
+    if factor != 1.0 {
+        for_each_piece([x], [ELEMENTS], |_, [x]| scale_slice(Isa::current(), x, factor));
+    }
+}
+
+simd_fn! {
+    /// `total += x`.
+    pub(crate) fn add(total: &mut [f32], x: &[f32]) {
+        for (total, x) in total.iter_mut().zip(x) {
+            *total += x;
+        }
+    }
+}
