@@ -85,12 +85,7 @@ impl Generator {
     /// # Errors
     /// Before anything is written: when the prompt does not leave room for a token, with both counts, or a setting is out of range. While
     /// writing: when logits are not numbers.
-    pub fn generate(
-        &self,
-        prompt: &str,
-        sampling: &Sampling,
-        piece: impl FnMut(&str) -> ControlFlow<()>,
-    ) -> Result<Finish> {
+    pub fn generate(&self, prompt: &str, sampling: &Sampling, piece: impl FnMut(&str) -> ControlFlow<()>) -> Result<Finish> {
         let mut ids: Vec<u32> = self.begin.into_iter().collect();
         ids.extend(self.tokenizer.encode(prompt)?);
         self.generate_from(&ids, sampling, piece)
@@ -116,7 +111,9 @@ impl Generator {
         );
         let vocabulary = self.decoder.head_weight().dims()[0];
         if let Some(token) = prompt.iter().find(|token| **token as usize >= vocabulary) {
-            anyhow::bail!("token {token} of the prompt is outside the model's vocabulary of {vocabulary}: is this its tokenizer?");
+            anyhow::bail!(
+                "token {token} of the prompt is outside the model's vocabulary of {vocabulary}: is this its tokenizer?"
+            );
         }
         let mut sampler = Sampler::new(sampling, prompt)?;
         let mut stops = StopStrings::new(&sampling.stop);

@@ -241,7 +241,8 @@ mod tests {
             let kept = kept(&Sampling { top_p, ..all() }, &p);
             let mass: f64 = kept.iter().map(|t| f64::from(p[*t as usize])).sum();
             let smallest = kept.iter().map(|t| f64::from(p[*t as usize])).fold(1.0, f64::min);
-            let largest_out = (0..count as u32).filter(|t| !kept.contains(t)).map(|t| f64::from(p[t as usize])).fold(0.0, f64::max);
+            let largest_out =
+                (0..count as u32).filter(|t| !kept.contains(t)).map(|t| f64::from(p[t as usize])).fold(0.0, f64::max);
             assert!(mass >= f64::from(top_p) - 1e-5 && mass - smallest < f64::from(top_p) + 1e-5, "mass {mass} for {top_p}");
             assert!(largest_out <= smallest * (1.0 + 1e-5), "{largest_out} is out and {smallest} in");
         }

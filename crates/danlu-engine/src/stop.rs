@@ -50,8 +50,12 @@ mod tests {
                         let (text, stop) = filter.push(piece);
                         shown.push_str(&text);
                         stopped = stop;
-                        let part = stops.iter().any(|stop| (1..=stop.len()).any(|n| stop.get(..n).is_some_and(|p| shown.ends_with(p))));
-                        assert!(!part || found.is_none() || !expected.ends_with(&shown) || expected == shown, "part of a stop string");
+                        let part =
+                            stops.iter().any(|stop| (1..=stop.len()).any(|n| stop.get(..n).is_some_and(|p| shown.ends_with(p))));
+                        assert!(
+                            !part || found.is_none() || !expected.ends_with(&shown) || expected == shown,
+                            "part of a stop string"
+                        );
                     }
                 }
                 if stopped.is_none() {

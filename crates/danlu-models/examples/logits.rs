@@ -13,7 +13,10 @@ fn main() -> Result<()> {
     let [from, ids, rest @ ..] = arguments.as_slice() else {
         anyhow::bail!("usage: logits FOLDER IDS [SAVE_TO [MAX_SHARD_BYTES]]");
     };
-    let ids = ids.split(',').map(|id| id.trim().parse().with_context(|| format!("{id:?} is not a token id"))).collect::<Result<Vec<u32>>>()?;
+    let ids = ids
+        .split(',')
+        .map(|id| id.trim().parse().with_context(|| format!("{id:?} is not a token id")))
+        .collect::<Result<Vec<u32>>>()?;
     let (decoder, config) = folder::load(Path::new(from), &Device::flex())?;
     if let Some(to) = rest.first() {
         let mut options = folder::SaveOptions::default();
@@ -22,7 +25,8 @@ fn main() -> Result<()> {
         }
         folder::save_with(&decoder, &config, Path::new(to), &options)?;
     }
-    let logits = decoder.logits(&Batch::document(&ids)).into_data().try_into_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let logits =
+        decoder.logits(&Batch::document(&ids)).into_data().try_into_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
     for row in logits.chunks(config.vocab_size()) {
         println!("{}", serde_json::to_string(row)?);
     }

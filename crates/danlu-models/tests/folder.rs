@@ -53,7 +53,10 @@ fn half_precision_rounds_to_its_mantissa() {
         let loaded = folder::load(dir.path(), &Device::flex()).unwrap().0;
         for ((name, before), (_, after)) in values(&decoder).into_iter().zip(values(&loaded)) {
             for (before, after) in before.into_iter().zip(after) {
-                assert!((before - after).abs() <= before.abs() * relative + 1e-7, "{name} in {precision:?}: {before} became {after}");
+                assert!(
+                    (before - after).abs() <= before.abs() * relative + 1e-7,
+                    "{name} in {precision:?}: {before} became {after}"
+                );
             }
         }
     }

@@ -162,7 +162,10 @@ fn gradients_are_those_of_finite_differences() {
                 let measured = (at(step) - at(-step)) / f64::from(2.0 * step);
                 let claimed = f64::from(gradient.iter().zip(direction).map(|(g, d)| g * d).sum::<f32>() / length);
                 let slack = 2e-3 + 2e-2 * claimed.abs();
-                assert!((measured - claimed).abs() < slack, "{name}: {parameter} changes the loss by {measured}; its gradient says {claimed}");
+                assert!(
+                    (measured - claimed).abs() < slack,
+                    "{name}: {parameter} changes the loss by {measured}; its gradient says {claimed}"
+                );
             }
         }
     }
@@ -186,7 +189,8 @@ fn a_tied_embedding_collects_both_gradients() {
     for (name, config) in configs().into_iter().filter(|(_, config)| config.tied()) {
         let tied = shaken(&config, &device);
         let mut named = to_named(&tied).unwrap();
-        let embedding = named.iter().find(|(name, _)| name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")).unwrap();
+        let embedding =
+            named.iter().find(|(name, _)| name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")).unwrap();
         named.push(("lm_head.weight".to_string(), embedding.1.clone()));
         let untied = load_named(Decoder::new(&untied_of(&config), 0, &device).unwrap(), named).unwrap();
         let batch = training_batch(config.vocab_size());

@@ -10,7 +10,10 @@ impl TryFrom<Value> for DecoderConfig {
 
     fn try_from(value: Value) -> Result<Self> {
         let keys = Keys(value.as_object().context("a model's configuration must be a JSON object")?);
-        ensure!(keys.get("quantization_config").is_none(), "`quantization_config`: quantized weights in this format are not read");
+        ensure!(
+            keys.get("quantization_config").is_none(),
+            "`quantization_config`: quantized weights in this format are not read"
+        );
         let config = match keys.text("model_type")?.context("`model_type` is missing")? {
             "llama" => Self::Llama(keys.llama(None)?),
             "qwen3" => Self::Qwen3(keys.llama(Some(128))?),
@@ -119,8 +122,13 @@ impl<'a> Keys<'a> {
         for bias in ["attention_bias", "mlp_bias"] {
             ensure!(!self.flag(bias)?.unwrap_or(false), "`{bias}` is true; projections with biases are not supported here");
         }
-        ensure!(!self.flag("use_sliding_window")?.unwrap_or(false), "`use_sliding_window` is true; only full attention is supported");
-        if let Some(layer) = self.get("layer_types").and_then(Value::as_array).and_then(|l| l.iter().find(|l| *l != "full_attention")) {
+        ensure!(
+            !self.flag("use_sliding_window")?.unwrap_or(false),
+            "`use_sliding_window` is true; only full attention is supported"
+        );
+        if let Some(layer) =
+            self.get("layer_types").and_then(Value::as_array).and_then(|l| l.iter().find(|l| *l != "full_attention"))
+        {
             bail!("`layer_types` has {layer}; only \"full_attention\" is supported");
         }
         let hidden_size = self.needed("hidden_size")?;
@@ -153,7 +161,10 @@ impl<'a> Keys<'a> {
     fn gpt2(&self) -> Result<Gpt2Config> {
         // The tanh form of GELU has two names.
         self.only("activation_function", &["gelu_new", "gelu_pytorch_tanh"])?;
-        ensure!(self.flag("scale_attn_weights")?.unwrap_or(true), "`scale_attn_weights` is false; unscaled attention is not supported");
+        ensure!(
+            self.flag("scale_attn_weights")?.unwrap_or(true),
+            "`scale_attn_weights` is false; unscaled attention is not supported"
+        );
         for variant in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
             ensure!(!self.flag(variant)?.unwrap_or(false), "`{variant}` is true, which is not supported");
         }

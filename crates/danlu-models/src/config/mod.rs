@@ -275,7 +275,8 @@ impl DecoderConfig {
     /// forward, four backward; the output projection counts, looking up an embedding does not) and six for each channel of attention
     /// and earlier position, of which a causal mask leaves half ([Kaplan et al. 2020](https://arxiv.org/abs/2001.08361)).
     pub fn flops_per_token(&self, context: usize) -> f64 {
-        let products = self.layers() as u64 * self.matrix_parameters_per_layer() + (self.vocab_size() * self.hidden_size()) as u64;
+        let products =
+            self.layers() as u64 * self.matrix_parameters_per_layer() + (self.vocab_size() * self.hidden_size()) as u64;
         let (heads, head_dim) = match self {
             Self::Llama(config) | Self::Qwen3(config) => (config.num_attention_heads, config.head_dim),
             Self::Gpt2(config) => (config.n_head, config.n_embd / config.n_head),
