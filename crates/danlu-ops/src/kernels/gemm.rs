@@ -156,7 +156,7 @@ impl Call {
                     // detected when it was chosen; panels of B start at multiples of 64 bytes where NR is a multiple of 16.
                     unsafe {
                         let to = c.get().add(i * MR * c_stride + j * NR);
-                        T::run(k, pa.get().add(i * MR * k), pb.get().add(j * NR * k), to, store);
+                        T::run::<false>(k, pa.get().add(i * MR * k), MR, pb.get().add(j * NR * k), to, store);
                     }
                 }
             }

@@ -44,14 +44,6 @@ impl<'a> Mat<'a> {
         Self::new(data, rows, cols, cols, 1)
     }
 
-    /// A view from a raw pointer, for parts of a buffer that other threads write elsewhere in.
-    ///
-    /// # Safety
-    /// Every element that the strides reach must be readable for `'a` and written by nobody meanwhile.
-    pub(crate) unsafe fn from_raw(ptr: *const f32, rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        Self { ptr, rows, cols, row_stride, col_stride, _data: PhantomData }
-    }
-
     pub fn rows(&self) -> usize {
         self.rows
     }

@@ -3,14 +3,20 @@
 //! Kernels are chosen at run time ([`Isa`]) and share one way of using threads ([`threads`]). All are deterministic: what is
 //! added to what, and in which order, depends on shapes only.
 
+mod attention;
 mod gemm;
+mod gemv;
 mod isa;
 mod mat;
 mod pack;
 mod scratch;
+pub mod simd;
 pub mod threads;
 mod tile;
 
+pub use attention::{Attention, attention_backward, attention_cached, attention_forward};
 pub use gemm::{gemm, gemm_here};
+pub use gemv::gemv;
 pub use isa::Isa;
 pub use mat::{Mat, MatMut};
+pub(crate) use simd::simd_fn;

@@ -67,10 +67,11 @@ pub enum Use {
     GemmA,
     GemmB,
     Attention,
+    Queries,
 }
 
 thread_local! {
-    static BLOCKS: [Cell<Option<Block>>; 3] = const { [const { Cell::new(None) }; 3] };
+    static BLOCKS: [Cell<Option<Block>>; 4] = const { [const { Cell::new(None) }; 4] };
 }
 
 /// Lends `len` elements of this thread's scratch memory, with whatever was left in them.

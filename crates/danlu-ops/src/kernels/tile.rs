@@ -1,5 +1,7 @@
 //! The innermost step of a matrix product: one small block of C that stays in registers, written for each instruction set.
 
+use super::isa::Isa;
+
 /// What a tile does with C, and how much of the tile is inside the matrix.
 #[derive(Clone, Copy)]
 pub struct Store {
@@ -20,12 +22,23 @@ pub trait Tile {
     const MR: usize;
     const NR: usize;
 
-    /// C = alpha · A·B (+ C), where A is packed as `[k][MR]` and B as `[k][NR]`.
+    const ISA: Isa;
+
+    /// C = alpha · A·B (+ C), where B is packed as `[k][NR]`. Element (i, p) of A is `a[i * a_stride + p]` with `ROWS`, as in a
+    /// row-major matrix, and `a[p * a_stride + i]` without, as in a packed panel or a transposed matrix.
     ///
     /// # Safety
-    /// The processor has the tile's instruction set; `a` and `b` are readable for `k * MR` and `k * NR` elements, `b` aligned to 64
-    /// bytes whenever `NR` is a multiple of 16; and the `rows`×`cols` block at `c` may be read and written.
-    unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store);
+    /// The processor has the tile's instruction set. A is readable for `rows`×k elements with `ROWS` and for `MR`×k without. B is
+    /// readable for `k * NR` elements and aligned to 64 bytes whenever `NR` is a multiple of 16. The `rows`×`cols` block at `c` may
+    /// be read and written.
+    unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store);
+}
+
+/// Where each row of A starts. Rows that are not there repeat the last one, so that reading them is allowed; what they yield is not
+/// stored.
+#[inline(always)]
+fn row_starts<const ROWS: bool, const M: usize>(a: *const f32, a_stride: usize, rows: usize) -> [*const f32; M] {
+    std::array::from_fn(|i| a.wrapping_add(if ROWS { i.min(rows - 1) * a_stride } else { i }))
 }
 
 /// Stores a tile that was computed into a buffer, for tiles over the edge of C.
@@ -51,15 +64,20 @@ pub struct Portable;
 impl Tile for Portable {
     const MR: usize = 4;
     const NR: usize = 8;
+    const ISA: Isa = Isa::Portable;
 
-    unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store) {
+    unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store) {
         let mut sum = [[0f32; 8]; 4];
+        let rows = row_starts::<ROWS, 4>(a, a_stride, store.rows);
+        let step = if ROWS { 1 } else { a_stride };
         for p in 0..k {
-            // SAFETY: `p < k`, and A and B hold k groups of 4 and 8.
-            let (a, b) = unsafe { (&*a.add(p * 4).cast::<[f32; 4]>(), &*b.add(p * 8).cast::<[f32; 8]>()) };
+            // SAFETY: `p < k`, and B holds k groups of 8.
+            let b = unsafe { &*b.add(p * 8).cast::<[f32; 8]>() };
             for i in 0..4 {
+                // SAFETY: element (i, p) of A.
+                let a = unsafe { *rows[i].add(p * step) };
                 for j in 0..8 {
-                    sum[i][j] += a[i] * b[j];
+                    sum[i][j] += a * b[j];
                 }
             }
         }
@@ -73,7 +91,7 @@ pub use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Store, Tile, store_edge};
+    use super::{Isa, Store, Tile, row_starts, store_edge};
     use std::arch::x86_64::*;
 
     /// 6×16 in twelve of the sixteen 256-bit registers.
@@ -82,30 +100,32 @@ mod x86 {
     impl Tile for Avx2 {
         const MR: usize = 6;
         const NR: usize = 16;
+        const ISA: Isa = Isa::Avx2;
 
-        unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store) {
+        unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store) {
             // SAFETY: the caller has checked for AVX2 and FMA and vouches for the pointers.
-            unsafe { avx2(k, a, b, c, store) }
+            unsafe { avx2::<ROWS>(k, a, a_stride, b, c, store) }
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(k: usize, mut a: *const f32, mut b: *const f32, c: *mut f32, store: Store) {
+    unsafe fn avx2<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, mut b: *const f32, c: *mut f32, store: Store) {
         let mut sum = [[_mm256_setzero_ps(); 2]; 6];
+        let rows = row_starts::<ROWS, 6>(a, a_stride, store.rows);
+        let step = if ROWS { 1 } else { a_stride };
         // SAFETY: A and B hold k groups of 6 and 16; the block of C is the caller's.
         unsafe {
             for i in 0..store.rows {
                 _mm_prefetch(c.add(i * store.row_stride).cast::<i8>(), _MM_HINT_T0);
             }
-            for _ in 0..k {
+            for p in 0..k {
                 let (b0, b1) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
-                _mm_prefetch(b.add(256).cast::<i8>(), _MM_HINT_T0);
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let a = _mm256_broadcast_ss(&*a.add(i));
+                _mm_prefetch(b.wrapping_add(256).cast::<i8>(), _MM_HINT_T0);
+                for (row, sum) in rows.iter().zip(&mut sum) {
+                    let a = _mm256_broadcast_ss(&*row.add(p * step));
                     sum[0] = _mm256_fmadd_ps(a, b0, sum[0]);
                     sum[1] = _mm256_fmadd_ps(a, b1, sum[1]);
                 }
-                a = a.add(6);
                 b = b.add(16);
             }
             if store.rows == 6 && store.cols == 16 {
@@ -134,16 +154,26 @@ mod x86 {
     impl<const M: usize, const N: usize> Tile for Avx512<M, N> {
         const MR: usize = M;
         const NR: usize = 16 * N;
+        const ISA: Isa = Isa::Avx512;
 
-        unsafe fn run(k: usize, a: *const f32, b: *const f32, c: *mut f32, store: Store) {
+        unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store) {
             // SAFETY: the caller has checked for AVX-512 and vouches for the pointers.
-            unsafe { avx512::<M, N>(k, a, b, c, store) }
+            unsafe { avx512::<ROWS, M, N>(k, a, a_stride, b, c, store) }
         }
     }
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const M: usize, const N: usize>(k: usize, mut a: *const f32, mut b: *const f32, c: *mut f32, store: Store) {
+    unsafe fn avx512<const ROWS: bool, const M: usize, const N: usize>(
+        k: usize,
+        a: *const f32,
+        a_stride: usize,
+        mut b: *const f32,
+        c: *mut f32,
+        store: Store,
+    ) {
         let mut sum = [[_mm512_setzero_ps(); N]; M];
+        let rows = row_starts::<ROWS, M>(a, a_stride, store.rows);
+        let step = if ROWS { 1 } else { a_stride };
         // SAFETY: A and B hold k groups of M and 16·N; the block of C is the caller's, and masked lanes are not touched.
         unsafe {
             for i in 0..store.rows {
@@ -151,19 +181,18 @@ mod x86 {
                     _mm_prefetch(c.wrapping_add(i * store.row_stride + 16 * j).cast::<i8>(), _MM_HINT_T0);
                 }
             }
-            for _ in 0..k {
+            for p in 0..k {
                 let mut row = [_mm512_setzero_ps(); N];
                 for (j, row) in row.iter_mut().enumerate() {
                     *row = _mm512_load_ps(b.add(16 * j));
                     _mm_prefetch(b.wrapping_add(16 * N * 8 + 16 * j).cast::<i8>(), _MM_HINT_T0);
                 }
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let a = _mm512_set1_ps(*a.add(i));
+                for (start, sum) in rows.iter().zip(&mut sum) {
+                    let a = _mm512_set1_ps(*start.add(p * step));
                     for (sum, &row) in sum.iter_mut().zip(&row) {
                         *sum = _mm512_fmadd_ps(a, row, *sum);
                     }
                 }
-                a = a.add(M);
                 b = b.add(16 * N);
             }
             let alpha = _mm512_set1_ps(store.alpha);

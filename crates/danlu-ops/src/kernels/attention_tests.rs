@@ -1,0 +1,169 @@
+use super::*;
+
+fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..n)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn tables(positions: usize, head_dim: usize) -> (Vec<f32>, Vec<f32>) {
+    let angle = |i: usize| {
+        let (position, pair) = (i / (head_dim / 2), i % (head_dim / 2));
+        position as f64 / 10000f64.powf(2.0 * pair as f64 / head_dim as f64)
+    };
+    let all = 0..positions * (head_dim / 2);
+    (all.clone().map(|i| angle(i).cos() as f32).collect(), all.map(|i| angle(i).sin() as f32).collect())
+}
+
+/// Attention and its gradient by their definitions, in f64.
+struct Naive {
+    y: Vec<f64>,
+    lse: Vec<f64>,
+    dqkv: Vec<f64>,
+}
+
+fn naive(shape: &Attention, qkv: &[f32], dy: &[f32], segments: &[Range<usize>]) -> Naive {
+    let (dim, width, out, half) = (shape.head_dim, shape.row_width(), shape.q_width(), shape.head_dim / 2);
+    let tokens = qkv.len() / width;
+    let mut all = Naive { y: vec![0.0; tokens * out], lse: vec![0.0; tokens * shape.heads], dqkv: vec![0.0; tokens * width] };
+    let turn = |row: &mut [f64], position: usize, direction: f64| {
+        if let Some((cos, sin)) = shape.rope {
+            for i in 0..half {
+                let (c, s) = (f64::from(cos[position * half + i]), direction * f64::from(sin[position * half + i]));
+                (row[i], row[i + half]) = (row[i] * c - row[i + half] * s, row[i + half] * c + row[i] * s);
+            }
+        }
+    };
+    for segment in segments {
+        for h in 0..shape.heads {
+            let kv = h / shape.group();
+            let columns = [h * dim, out + kv * dim, out + (shape.kv_heads + kv) * dim];
+            let part = |column: usize, turned: bool| -> Vec<Vec<f64>> {
+                let row = |(position, token): (usize, usize)| {
+                    let mut row: Vec<f64> = qkv[token * width + column..][..dim].iter().map(|&x| f64::from(x)).collect();
+                    if turned {
+                        turn(&mut row, position, 1.0);
+                    }
+                    row
+                };
+                segment.clone().enumerate().map(row).collect()
+            };
+            let (q, k, v) = (part(columns[0], true), part(columns[1], true), part(columns[2], false));
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let (mut dq, mut dk) = (vec![vec![0.0; dim]; q.len()], vec![vec![0.0; dim]; q.len()]);
+            for i in 0..q.len() {
+                let scale = 1.0 / (dim as f64).sqrt();
+                let scores: Vec<f64> = (0..=i).map(|j| dot(&q[i], &k[j]) * scale).collect();
+                let lse = scores.iter().map(|s| s.exp()).sum::<f64>().ln();
+                let token = segment.start + i;
+                all.lse[token * shape.heads + h] = lse;
+                let p: Vec<f64> = scores.iter().map(|s| (s - lse).exp()).collect();
+                let y = &mut all.y[token * out + h * dim..][..dim];
+                let dy: Vec<f64> = dy[token * out + h * dim..][..dim].iter().map(|&x| f64::from(x)).collect();
+                for (c, y) in y.iter_mut().enumerate() {
+                    *y = (0..=i).map(|j| p[j] * v[j][c]).sum();
+                }
+                let mean = dot(y, &dy);
+                for j in 0..=i {
+                    let ds = p[j] * (dot(&dy, &v[j]) - mean) * scale;
+                    for c in 0..dim {
+                        dq[i][c] += ds * k[j][c];
+                        dk[j][c] += ds * q[i][c];
+                        all.dqkv[(segment.start + j) * width + columns[2] + c] += p[j] * dy[c];
+                    }
+                }
+            }
+            for i in 0..q.len() {
+                turn(&mut dq[i], i, -1.0);
+                turn(&mut dk[i], i, -1.0);
+                for c in 0..dim {
+                    all.dqkv[(segment.start + i) * width + columns[0] + c] += dq[i][c];
+                    all.dqkv[(segment.start + i) * width + columns[1] + c] += dk[i][c];
+                }
+            }
+        }
+    }
+    all
+}
+
+fn assert_close(what: &str, got: &[f32], want: &[f64]) {
+    for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
+        assert!((f64::from(got) - want).abs() <= 2e-5 * want.abs().max(1.0), "{what} at {i}: {got} instead of {want}");
+    }
+}
+
+fn check(heads: usize, kv_heads: usize, head_dim: usize, rope: bool, lengths: &[usize]) {
+    let tables = tables(lengths.iter().copied().max().unwrap_or(0), head_dim);
+    let shape = Attention { heads, kv_heads, head_dim, rope: rope.then_some((&tables.0, &tables.1)) };
+    let mut segments = Vec::new();
+    let mut tokens = 0;
+    for &len in lengths {
+        segments.push(tokens..tokens + len);
+        tokens += len;
+    }
+    let qkv: Vec<f32> = values(tokens * shape.row_width(), 1).iter().map(|x| x * 1.5).collect();
+    let dy = values(tokens * shape.q_width(), 2);
+    let want = naive(&shape, &qkv, &dy, &segments);
+    for isa in Isa::available() {
+        let what = |name: &str| format!("{isa:?} {heads}/{kv_heads}×{head_dim} rope {rope} {lengths:?} {name}");
+        let (mut y, mut lse) = (vec![f32::NAN; tokens * shape.q_width()], vec![f32::NAN; tokens * heads]);
+        forward_with(isa, &shape, &mut y, &mut lse, &qkv, &segments);
+        assert_close(&what("y"), &y, &want.y);
+        assert_close(&what("lse"), &lse, &want.lse);
+        let mut dqkv = vec![f32::NAN; tokens * shape.row_width()];
+        backward_with(isa, &shape, &mut dqkv, Saved { dy: &dy, y: &y, lse: &lse, qkv: &qkv }, &segments);
+        assert_close(&what("dqkv"), &dqkv, &want.dqkv);
+    }
+}
+
+#[test]
+fn segments_of_all_lengths() {
+    check(2, 2, 32, true, &[1]);
+    check(2, 2, 32, true, &[1, 2, 3, 11, 12, 13, 31, 32, 33, 50]);
+    check(1, 1, 64, false, &[97, 5, 200]);
+}
+
+#[test]
+fn heads_of_all_sizes() {
+    for head_dim in [2, 8, 16, 24, 40, 64, 80, 96, 128] {
+        check(2, 1, head_dim, true, &[37, 20]);
+    }
+    check(1, 1, 7, false, &[19]);
+}
+
+#[test]
+fn queries_that_share_keys() {
+    check(6, 2, 16, true, &[60, 3, 130]);
+    check(4, 1, 32, false, &[25]);
+}
+
+#[test]
+fn a_segment_longer_than_the_second_cache_holds() {
+    check(1, 1, 16, true, &[700]);
+}
+
+#[test]
+fn a_cache_filled_in_any_steps_gives_the_same_rows() {
+    let (heads, kv_heads, head_dim, tokens, capacity) = (4, 2, 32, 60, 64);
+    let tables = tables(tokens, head_dim);
+    let shape = Attention { heads, kv_heads, head_dim, rope: Some((&tables.0, &tables.1)) };
+    let qkv = values(tokens * shape.row_width(), 1);
+    let want = naive(&shape, &qkv, &vec![0.0; tokens * shape.q_width()], std::slice::from_ref(&(0..tokens)));
+    for steps in [vec![60], vec![1; 60], vec![20, 1, 1, 8, 30], vec![3, 57]] {
+        let mut caches = [vec![0f32; kv_heads * capacity * head_dim], vec![0f32; kv_heads * capacity * head_dim]];
+        let mut y = vec![0f32; tokens * shape.q_width()];
+        let mut past = 0;
+        for &rows in &steps {
+            let [k, v] = &mut caches;
+            let new = past..past + rows;
+            let y = &mut y[new.start * shape.q_width()..new.end * shape.q_width()];
+            attention_cached(&shape, y, &qkv[new.start * shape.row_width()..new.end * shape.row_width()], k, v, capacity, past);
+            past += rows;
+        }
+        assert_close(&format!("steps {steps:?}"), &y, &want.y);
+    }
+}
