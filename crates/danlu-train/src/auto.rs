@@ -1,19 +1,20 @@
 //! One dial: what a recipe leaves open follows from its budget, the data and the machine's speed. The rules are stated here, each with
 //! its source, and are meant to be changed when an experiment says so.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail, ensure};
-use danlu_models::{DecoderConfig, Gpt2Config, LlamaConfig};
+use burn::tensor::Device;
+use danlu_models::{Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
 
 use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
 
 /// What a training step reaches of the measured rate of matrix products; the rest goes to memory-bound operations.
 const EFFICIENCY: f64 = 0.7;
 
-/// Loss as a function of parameters N and tokens D, `A/N^α + B/D^β` (Hoffmann 2022, as refitted by Besiroglu 2024).
-const A: f64 = 482.01;
-const ALPHA: f64 = 0.3478;
-const B: f64 = 2085.43;
-const BETA: f64 = 0.3658;
+/// Tokens for each parameter in a product. Twenty is best for large models trained once over their data (Hoffmann 2022); for small
+/// ones on little data, fewer are.
+const TOKENS_PER_PARAMETER: f64 = 6.0;
 
 /// Tokens seen again are worth less: `U + U·R·(1 − exp(−(epochs − 1)/R))` with this R (Muennighoff 2023).
 const REPEATS: f64 = 15.4;
@@ -101,9 +102,13 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan> {
     ensure!(facts.train_tokens > 1, "there is no text to train on: after cleaning, {} tokens are left", facts.train_tokens);
     let mut recipe = recipe.clone();
     let context = recipe.model.context.unwrap_or_else(|| context(&recipe, facts));
-    recipe.model.context = Some(context);
-    let config = choose(&recipe, facts, context)?;
+    let config = match &recipe.model.from {
+        Some(folder) => inherited(folder, facts)?,
+        None => choose(&recipe, facts, context)?,
+    };
     config.validate()?;
+    let context = context.min(config.context());
+    recipe.model.context = Some(context);
     write_shape(&mut recipe.model, &config);
     recipe.tokenizer.vocabulary = Some(facts.vocabulary);
 
@@ -139,8 +144,8 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan> {
 
 /// FLOPs that a budget stands for.
 fn compute(budget: &Budget, train_tokens: u64, gemm_rate: f64) -> f64 {
-    // Twenty tokens per parameter, six FLOPs for each pair (Hoffmann 2022): C = 6·D²/20.
-    let of_tokens = |tokens: f64| 6.0 * tokens * tokens / 20.0;
+    // Six FLOPs for each pair of a token and a parameter.
+    let of_tokens = |tokens: f64| 6.0 * tokens * tokens / TOKENS_PER_PARAMETER;
     match *budget {
         Budget { flops: Some(flops), .. } => flops,
         Budget { minutes: Some(minutes), .. } => minutes * 60.0 * gemm_rate * EFFICIENCY,
@@ -186,7 +191,7 @@ fn micro_tokens(config: &DecoderConfig) -> usize {
     }
 }
 
-/// The shape the recipe gives, completed; or the candidate of the size it asks for; or the one with the least predicted loss.
+/// The shape the recipe gives, completed; or the candidate of the size it asks for; or the one whose parameters and tokens are in balance.
 fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<DecoderConfig> {
     let spec = &recipe.model;
     // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
@@ -208,17 +213,36 @@ fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<DecoderConfi
     let wanted = spec.size.as_deref().map(parse_size).transpose()?;
     let cost = |config: &DecoderConfig| match wanted {
         Some(size) => (config.parameters() as f64 / size).ln().abs(),
-        None => predicted_loss(config.flops_per_token(context), budget, facts.train_tokens),
+        None => imbalance(config.flops_per_token(context), budget, facts.train_tokens),
     };
     candidates.min_by(|a, b| cost(a).total_cmp(&cost(b))).context("no shape fits `model`")
 }
 
-/// Up to a constant, the loss of a model that costs this much per token after spending `budget` on `unique` different tokens.
-fn predicted_loss(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
+/// The shape of the model that training starts from.
+fn inherited(folder: &str, facts: &Facts) -> Result<DecoderConfig> {
+    let config = danlu_models::folder::load_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
+    let (entries, room) = (facts.vocabulary, config.vocab_size());
+    ensure!(entries <= room, "the tokenizer has {entries} entries and the model {folder} room for {room}; use the model's own tokenizer");
+    Ok(config)
+}
+
+/// The model that a run starts from: the weights of `model.from`, or initial ones drawn from the recipe's seed.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn initial_model(plan: &Plan, device: &Device) -> Result<Decoder> {
+    match &plan.recipe.model.from {
+        Some(folder) => Ok(danlu_models::folder::load(Path::new(folder), device)?.0),
+        None => Decoder::new(&plan.config, plan.recipe.seed, device),
+    }
+}
+
+/// How far a model that costs this much per token is from [`TOKENS_PER_PARAMETER`] after spending `budget` on `unique` different tokens.
+fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
     let (parameters, tokens, unique) = (flops_per_token / 6.0, budget / flops_per_token, unique as f64);
     let repeats = (tokens / unique - 1.0).max(0.0);
     let worth = tokens.min(unique) + unique * REPEATS * (1.0 - (-repeats / REPEATS).exp());
-    A / parameters.powf(ALPHA) + B / worth.powf(BETA)
+    (worth / (TOKENS_PER_PARAMETER * parameters)).ln().abs()
 }
 
 fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> DecoderConfig {
@@ -249,6 +273,11 @@ fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, cont
 /// Writes a chosen shape back into the recipe, where it replaces a size.
 fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
     spec.size = None;
+    spec.kind = match config {
+        DecoderConfig::Llama(_) => ModelKind::Llama,
+        DecoderConfig::Qwen3(_) => ModelKind::Qwen3,
+        DecoderConfig::Gpt2(_) => ModelKind::Gpt2,
+    };
     spec.layers = Some(config.layers());
     spec.hidden = Some(config.hidden_size());
     spec.tied = Some(config.tied());

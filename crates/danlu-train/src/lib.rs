@@ -15,7 +15,7 @@ pub mod recipe;
 mod schedule;
 mod trainer;
 
-pub use auto::{Facts, Plan};
+pub use auto::{Facts, Plan, initial_model};
 pub use events::{Event, Observer, Step, Summary};
 pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;

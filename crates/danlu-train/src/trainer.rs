@@ -104,7 +104,6 @@ struct Session<'a, O: Objective> {
     save_seconds: f64,
     measured: Option<(f64, Measure)>,
     measurements: u64,
-    sampled: u64,
     sample_seconds: f64,
     resumed: bool,
 }
@@ -152,7 +151,6 @@ impl<'a, O: Objective> Session<'a, O> {
             save_seconds: 0.0,
             measured: None,
             measurements: 0,
-            sampled: state.step,
             sample_seconds: 0.0,
             resumed,
             state,
@@ -312,9 +310,8 @@ impl<'a, O: Objective> Session<'a, O> {
         let recipe = &self.run.plan.recipe;
         let (step, last) = (self.state.step, self.state.step >= self.state.total);
         let due = |every: u64| every > 0 && step % every == 0;
-        let mut measured = false;
         if !last {
-            measured = match (recipe.eval.every, self.measured) {
+            let measured = match (recipe.eval.every, self.measured) {
                 (Some(every), _) => due(every),
                 (None, _) if recipe.eval.share == 0.0 => false,
                 (None, None) => true,
@@ -339,7 +336,7 @@ impl<'a, O: Objective> Session<'a, O> {
             Some(every) => due(every),
             None => self.elapsed() - self.saved.1 >= recipe.checkpoint.minutes * 60.0,
         };
-        if save || measured && self.saved.0 == 0 && recipe.checkpoint.every.is_none() {
+        if save {
             self.save()?;
         }
         Ok(())
@@ -385,7 +382,6 @@ impl<'a, O: Objective> Session<'a, O> {
         }
         self.observer.event(&Event::Sampled { step, samples: &samples });
         self.sample_seconds = begun.elapsed().as_secs_f64();
-        self.sampled = step;
         Ok(())
     }
 
@@ -410,7 +406,7 @@ impl<'a, O: Objective> Session<'a, O> {
     fn end(mut self) -> Result<Trained<O::Model>> {
         let recipe = &self.run.plan.recipe;
         let finished = self.state.step >= self.state.total;
-        if self.saved.0 != self.state.step || !self.resumed && self.state.step > 0 && self.save_seconds == 0.0 {
+        if self.saved.0 != self.state.step {
             self.save()?;
         }
         if finished {

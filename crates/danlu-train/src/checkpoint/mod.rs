@@ -115,8 +115,8 @@ mod tests {
         // Values that a careless conversion would change.
         let special = [f32::MIN_POSITIVE / 2.0, -0.0, 1.0 / 3.0, step as f32, f32::MAX, 1e-42];
         vec![
-            NamedTensor { name: "b.weight".into(), shape: vec![2, 3], data: special.to_vec() },
             NamedTensor { name: "a.bias".into(), shape: vec![1], data: vec![step as f32] },
+            NamedTensor { name: "b.weight".into(), shape: vec![2, 3], data: special.to_vec() },
         ]
     }
 
@@ -178,6 +178,22 @@ mod tests {
         saved(dir.path(), &[1]);
         fs::write(dir.path().join(folder_name(1)).join(STATE), "{").unwrap();
         assert!(latest(dir.path(), |_, _| ()).unwrap_err().to_string().contains("none of the 1"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_readers_panic(bytes: Vec<u8>, text: String, cut in 0usize..400, flip in 0usize..3200) {
+            let _ = read_tensors(&bytes);
+            let _ = State::from_json(&text);
+            let dir = tempfile::tempdir()?;
+            let path = dir.path().join("a");
+            write_tensors(&path, &tensors(3))?;
+            let mut bytes = fs::read(&path)?;
+            let bit = flip % (8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let _ = read_tensors(&bytes);
+            let _ = read_tensors(&bytes[..cut.min(bytes.len())]);
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub enum Level {
 pub struct DataSpec {
     /// Names of the catalogue or of corpora already added, files, folders and globs.
     pub sources: Vec<String>,
-    /// Each source's share of the training rows, relative to the others. Empty: every document alike.
+    /// How often each source's documents are seen, relative to the others'. Empty: all alike.
     pub weights: Vec<f64>,
     /// The share of documents kept out of training to measure with, chosen by their hash.
     #[schemars(range(min = 0.0005, max = 0.5))]
@@ -101,7 +101,8 @@ pub struct ModelSpec {
     pub kind: ModelKind,
     /// Parameters to aim at, such as "800k", "10M" or "1.5B". Automatic: by the budget and the amount of data.
     pub size: Option<String>,
-    /// Start from the weights in this model folder instead of random ones.
+    /// Start from the weights in this model folder instead of random ones; its shape and, unless `tokenizer.from` says otherwise, its
+    /// tokenizer are used.
     pub from: Option<String>,
     /// Transformer blocks.
     #[schemars(range(min = 1, max = 512))]

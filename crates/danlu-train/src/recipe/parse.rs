@@ -12,7 +12,7 @@ use super::{ModelKind, Recipe};
 use crate::auto;
 
 pub fn recipe(text: &str, origin: &str, overrides: &[String]) -> Result<Recipe> {
-    let at = |span: Range<usize>| format!("{origin}:{}", 1 + text[..span.start.min(text.len())].matches('\n').count());
+    let at = |span: Range<usize>| format!("{origin}:{}", 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
     let syntax = |e: &toml::de::Error| anyhow!("{}: {}", at(e.span().unwrap_or(0..0)), e.message());
 
     let spanned = DeTable::parse(text).map_err(|e| syntax(&e))?;
@@ -83,10 +83,13 @@ fn set(table: &mut toml::Table, given: &str) -> Result<()> {
     let known = KEYS.iter().find(|key| key.path == path).ok_or_else(|| anyhow!("--set {given}: {}", unknown(path)))?;
     ensure!(!known.is_table(), "--set {given}: `{path}` is a table; set one of its keys");
     let is_text = known.kind == "text" || !known.choices.is_empty();
-    let value = match toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value")) {
-        Some(parsed) if !is_text || parsed.is_str() => parsed,
+    let parsed = |text: &str| toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let value = match parsed(value) {
+        Some(list) if known.kind.starts_with("list") && list.is_array() => list,
         _ if known.kind == "list of text" => toml::Value::Array(value.split(',').map(|one| one.trim().into()).collect()),
-        _ => toml::Value::String(value.to_string()),
+        _ if known.kind.starts_with("list") => parsed(&format!("[{value}]")).unwrap_or_else(|| value.into()),
+        Some(parsed) if !is_text || parsed.is_str() => parsed,
+        _ => value.into(),
     };
     // A whole number is a fine value of a key that takes any number.
     let value = match value {
@@ -161,6 +164,7 @@ fn relations(recipe: &Recipe) -> Result<()> {
         ensure!(task == "bits-per-byte", "`eval.tasks` has {task:?}; there is \"bits-per-byte\"");
     }
     let model = &recipe.model;
+    ensure!(model.from.is_none() || model.size.is_none(), "`model.from` decides the size; leave `model.size` out");
     if let Some(size) = &model.size {
         auto::parse_size(size)?;
         ensure!(model.hidden.is_none() || model.layers.is_none(), "`model.size` and a whole shape are both given; keep one");
@@ -236,6 +240,26 @@ mod tests {
         assert_eq!(recipe.data.sources, ["a", "b"]);
         assert_eq!(recipe.optimizer.rate, Some(1.0));
         assert_eq!(set(&["data.sources=[\"x y\"]"]).data.sources, ["x y"]);
+        assert_eq!(set(&["data.sources=a,b", "data.weights=1.0, 2.5"]).data.weights, [1.0, 2.5]);
+    }
+
+    #[test]
+    fn the_recipes_of_this_repository_are_valid() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            Recipe::load(&entry.unwrap().path(), &[]).unwrap();
+            count += 1;
+        }
+        assert!(count >= 2);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_and_no_override_makes_it_panic(text in "(\\PC|\n|[a-z.=\\[\\]\"' 0-9]){0,60}", set in "([a-z.]{0,12}=)?\\PC{0,20}") {
+            let _ = Recipe::from_toml(&text, "any", &[]);
+            let _ = Recipe::from_toml(STEPS, "any", &[set]);
+        }
     }
 
     #[test]
