@@ -2,6 +2,7 @@
 //! shards, and samplers deal those out in an order that is a pure function of the seed and the position.
 
 mod add;
+pub mod catalogue;
 pub mod clean;
 pub mod corpus;
 mod dedup;

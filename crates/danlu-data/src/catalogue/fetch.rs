@@ -1,0 +1,156 @@
+//! Fetching an entry: the first place that can be reached, checked, and turned into files that a corpus is made from.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Place, Shape, archive, client, find, read};
+use crate::Progress;
+use crate::source::Source;
+
+/// What was fetched.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fetched {
+    pub entry: Entry,
+    /// What to make a corpus from.
+    pub source: Source,
+    /// The place it came from.
+    pub from: String,
+}
+
+/// In an entry's folder in the cache, beside its files: what they are, so that a changed catalogue fetches them again.
+const STAMP: &str = "entry.json";
+const MAX_STAMP: u64 = 16 << 20;
+
+#[derive(Serialize, Deserialize)]
+struct Stamp {
+    entry: Entry,
+    from: String,
+    /// Relative to the folder, in order.
+    files: Vec<String>,
+}
+
+/// Fetches the entry `name` into danlu's cache, or finds it there.
+///
+/// # Errors
+/// When the catalogue has no such entry, or no place can be reached: what was tried and why it failed.
+pub fn fetch(name: &str, progress: &mut dyn Progress) -> Result<Fetched> {
+    fetch_in(&danlu_files::home()?.join("cache"), &find(name)?, progress)
+}
+
+/// [`fetch`] into a cache folder of the caller's.
+pub fn fetch_in(cache: &Path, entry: &Entry, progress: &mut dyn Progress) -> Result<Fetched> {
+    if entry.shape == Shape::Crates {
+        return Ok(Fetched { entry: entry.clone(), source: Source::Crates, from: "the local cargo registry".to_owned() });
+    }
+    let folder = cache.join(&entry.name);
+    if let Ok(stamp) = read_stamp(&folder)
+        && stamp.entry == *entry
+        && stamp.files.iter().all(|file| folder.join(file).is_file())
+    {
+        return Ok(fetched(entry, &folder, stamp));
+    }
+    let packages = cache.join("packages");
+    fs::create_dir_all(&packages).with_context(|| format!("cannot create the folder {}", packages.display()))?;
+    let mut failures = Vec::new();
+    for place in &entry.sources {
+        progress.start(&format!("fetch {} from {place}", entry.name), None, "bytes");
+        match reach(place, entry, &packages).and_then(|package| unpack(&package, entry, place, &folder)) {
+            Ok(stamp) => return Ok(fetched(entry, &folder, stamp)),
+            Err(error) => failures.push(format!("{place}: {error:#}")),
+        }
+    }
+    bail!("{} could not be fetched:\n  {}", entry.name, failures.join("\n  "))
+}
+
+fn fetched(entry: &Entry, folder: &Path, stamp: Stamp) -> Fetched {
+    let files = stamp.files.iter().map(|file| folder.join(file)).collect();
+    let source = Source::Files { name: entry.name.clone(), files, text_keys: vec!["text".to_owned()] };
+    Fetched { entry: entry.clone(), source, from: stamp.from }
+}
+
+fn read_stamp(folder: &Path) -> Result<Stamp> {
+    Ok(serde_json::from_slice(&danlu_files::read_bounded(&folder.join(STAMP), MAX_STAMP)?)?)
+}
+
+/// The package of a place, checked. A file of the right name that is there already, put there by hand or by an earlier fetch, is used.
+fn reach(place: &Place, entry: &Entry, packages: &Path) -> Result<PathBuf> {
+    let (file, blake3) = match place {
+        Place::Path { path } => return Ok(PathBuf::from(path)),
+        Place::Apt { package } => return client::apt(package, packages),
+        Place::Hf { repository } => {
+            let folder = packages.join(repository.replace('/', "--"));
+            client::hf(repository, &entry.files, &folder)?;
+            return Ok(folder);
+        }
+        Place::Pip { file, blake3, .. } | Place::Npm { file, blake3, .. } => (file, blake3),
+    };
+    let path = packages.join(file);
+    if path.is_file() && danlu_files::hash_file(&path)? == *blake3 {
+        return Ok(path);
+    }
+    match place {
+        Place::Pip { package, version, .. } => client::pip(package, version, file, packages),
+        Place::Npm { package, version, .. } => client::npm(package, version, packages),
+        Place::Hf { .. } | Place::Apt { .. } | Place::Path { .. } => Ok(()),
+    }
+    .with_context(|| format!("{file} can also be put into {} by hand", packages.display()))?;
+    let found = danlu_files::hash_file(&path).with_context(|| format!("the client left no {file} in {}", packages.display()))?;
+    if found != *blake3 {
+        fs::remove_file(&path)?;
+        bail!("{file} has the checksum {found}, not {blake3}; it is not what the catalogue means and was removed");
+    }
+    Ok(path)
+}
+
+/// Writes the entry's folder in the cache: its files as they are, or its documents as `documents.jsonl.zst`.
+fn unpack(package: &Path, entry: &Entry, place: &Place, folder: &Path) -> Result<Stamp> {
+    let mut stamp = Stamp { entry: entry.clone(), from: place.to_string(), files: Vec::new() };
+    danlu_files::write_folder_atomic(folder, |folder| {
+        if entry.shape == Shape::Files {
+            archive::visit(package, &entry.files, &mut |name, contents| copy(folder, name, contents, &mut stamp.files))?;
+            stamp.files.sort();
+        } else {
+            write_documents(package, entry, &folder.join(DOCUMENTS))?;
+            stamp.files.push(DOCUMENTS.to_owned());
+        }
+        Ok(fs::write(folder.join(STAMP), serde_json::to_vec_pretty(&stamp)?)?)
+    })?;
+    Ok(stamp)
+}
+
+const DOCUMENTS: &str = "documents.jsonl.zst";
+
+/// `name` has only plain components; see [`archive`].
+fn copy(folder: &Path, name: &str, contents: &mut dyn Read, files: &mut Vec<String>) -> Result<()> {
+    let path = folder.join("files").join(name);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    std::io::copy(contents, &mut File::create(&path).with_context(|| format!("cannot write {}", path.display()))?)?;
+    files.push(format!("files/{name}"));
+    Ok(())
+}
+
+fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
+    let mut out = zstd::Encoder::new(BufWriter::new(File::create(path)?), 3)?;
+    let mut count = 0;
+    archive::visit(package, &entry.files, &mut |_, contents| {
+        read::documents(&entry.shape, &mut BufReader::new(contents), &mut |text| {
+            if !text.trim().is_empty() {
+                serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
+                out.write_all(b"\n")?;
+                count += 1;
+            }
+            Ok(())
+        })
+    })?;
+    out.finish()?.flush()?;
+    if count == 0 {
+        bail!("the package holds no document");
+    }
+    Ok(())
+}
