@@ -18,8 +18,8 @@ pub struct Machine {
     pub efficiency: f64,
     /// The run that `efficiency` was measured in.
     pub measured_in: Option<String>,
-    /// Bytes that can be allocated now, without swapping and within the container's limit.
-    pub available: u64,
+    /// Bytes that can be allocated now, without swapping and within the container's limit; none where the system does not tell.
+    pub available: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,11 +54,12 @@ pub fn calibrate(home: &Path, run: &str, efficiency: f64) -> Result<()> {
     danlu_files::write_atomic_bytes(&home.join(FILE), text.as_bytes()).context("the machine's calibration was not kept")
 }
 
-fn available_memory() -> u64 {
-    let mut system = System::new();
+fn available_memory() -> Option<u64> {
+    let mut system = System::new().ok()?;
     system.refresh_memory();
     let free = system.available_memory();
-    system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))
+    let limit = system.cgroup_limits().map(|limits| limits.free_memory);
+    Some(limit.map_or(free, |limit| free.min(limit))).filter(|&bytes| bytes > 0)
 }
 
 #[cfg(test)]
@@ -67,6 +68,6 @@ mod tests {
 
     #[test]
     fn there_is_memory() {
-        assert!(available_memory() > 1 << 20);
+        assert!(available_memory().is_none_or(|bytes| bytes > 1 << 20));
     }
 }

@@ -72,7 +72,7 @@ pub fn predict(plan: &Plan, machine: &Machine, prices: &Prices) -> Prediction {
 
 /// Why the run does not fit and what to change, when it does not. A tenth of the memory is left to the system.
 pub fn refusal(prediction: &Prediction, plan: &Plan, machine: &Machine) -> Option<String> {
-    let (needs, has) = (prediction.memory.total(), machine.available / 10 * 9);
+    let (needs, has) = (prediction.memory.total(), machine.available? / 10 * 9);
     if needs <= has {
         return None;
     }

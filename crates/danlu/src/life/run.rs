@@ -1,0 +1,175 @@
+//! A run: its folder, its training, and what is made of it in the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use danlu_data::Progress;
+use danlu_data::tokenizer::Tokenizer;
+use danlu_lab::{Machine, Measured, Prediction, Prices, calibrate, compare, predict};
+use danlu_models::Decoder;
+use danlu_registry::{ModelId, check_name};
+use danlu_train::{CausalLm, Recipe, Run, Summary, train};
+use serde::{Deserialize, Serialize};
+
+use super::prepare::{DataRecord, Prepared, corpora, plan, tokens};
+use super::{curves, export};
+use crate::interrupt;
+use crate::views::{Curves, Watcher, picture, run::Kind};
+
+const RECORD: &str = "run.json";
+const RECIPE: &str = "recipe.toml";
+const TOKENIZER: &str = "tokenizer.json";
+const PICTURE: &str = "curve.png";
+const RECORD_LIMIT: u64 = 1 << 20;
+
+/// `run.json`: what the run was begun with, and the model it ended in.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The budget the user gave, before anything was taken off it.
+    pub minutes: Option<f64>,
+    /// What its model is to be called.
+    pub model_name: String,
+    pub data: Vec<DataRecord>,
+    /// The registered model, once there is one.
+    pub model: Option<ModelId>,
+}
+
+/// What a run came to.
+pub struct Done {
+    pub summary: Summary,
+    pub curves: Curves,
+    pub picture: Option<PathBuf>,
+    /// The registered model; none when the run was stopped.
+    pub model: Option<ModelId>,
+    pub sample: Option<(String, String)>,
+    pub comparison: String,
+}
+
+pub fn folder(home: &Path, name: &str) -> PathBuf {
+    home.join("runs").join(name)
+}
+
+/// The record of a run, when there is such a run.
+pub fn record(home: &Path, name: &str) -> Option<RunRecord> {
+    let text = danlu_files::read_text_bounded(&folder(home, name).join(RECORD), RECORD_LIMIT).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn write_record(home: &Path, name: &str, record: &RunRecord) -> Result<()> {
+    danlu_files::write_atomic_bytes(&folder(home, name).join(RECORD), serde_json::to_string_pretty(record)?.as_bytes())
+}
+
+/// Begins a run's folder.
+///
+/// # Errors
+/// When there is a run of this name already, or the folder cannot be written.
+pub fn begin(home: &Path, prepared: &Prepared, minutes: Option<f64>, model_name: &str) -> Result<()> {
+    let name = &prepared.plan.recipe.name;
+    check_name(name)?;
+    check_name(model_name)?;
+    let dir = folder(home, name);
+    ensure!(
+        !dir.join(RECIPE).exists(),
+        "there is a run {name:?} already; go on with it by `danlu train --resume {name}`, or begin another with --run NAME"
+    );
+    prepared.tokenizer.save(&dir.join(TOKENIZER))?;
+    write_record(home, name, &RunRecord { minutes, model_name: model_name.into(), data: prepared.data(), model: None })?;
+    danlu_files::write_atomic_bytes(&dir.join(RECIPE), prepared.plan.recipe.to_toml()?.as_bytes())
+}
+
+/// Brings back what a run was begun with.
+///
+/// # Errors
+/// When there is no such run, or its data or tokenizer is not what it was.
+pub fn reopen(home: &Path, name: &str, progress: &mut dyn Progress) -> Result<Prepared> {
+    check_name(name)?;
+    let dir = folder(home, name);
+    if !dir.join(RECIPE).exists() {
+        bail!("there is no run {name:?}; {}", known(home));
+    }
+    let recipe = Recipe::load(&dir.join(RECIPE), &[])?;
+    let tokenizer = Tokenizer::load(&dir.join(TOKENIZER))?;
+    let corpora = corpora(home, &recipe, progress)?;
+    let record = record(home, name).with_context(|| format!("{} cannot be read", dir.join(RECORD).display()))?;
+    for (corpus, was) in corpora.iter().zip(&record.data) {
+        ensure!(
+            corpus.manifest.hash == was.manifest_hash,
+            "the corpus {} has changed since the run {name:?} began; begin a new run, which can have the old one's recipe {}",
+            was.name,
+            dir.join(RECIPE).display()
+        );
+    }
+    let sets = tokens(&corpora, &tokenizer, progress)?;
+    let plan = plan(&recipe, &tokenizer, &sets)?;
+    Ok(Prepared { corpora, tokenizer, sets, plan })
+}
+
+fn known(home: &Path) -> String {
+    let entries = fs::read_dir(home.join("runs")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect();
+    names.sort();
+    if names.is_empty() { "there are none yet; `danlu train RECIPE` begins one".into() } else { format!("there are: {}", names.join(", ")) }
+}
+
+/// What the plan says of a prepared run on this machine.
+pub fn prediction(home: &Path, prepared: &Prepared) -> (Prediction, Machine) {
+    let machine = Machine::here(home);
+    (predict(&prepared.plan, &machine, &Prices::default()), machine)
+}
+
+/// Trains the run in its folder, from its newest checkpoint when it has one. Finished, it is exported, checked and registered, and its
+/// picture is drawn.
+///
+/// # Errors
+/// The trainer's, or those of the export; checkpoints are kept.
+pub fn execute(home: &Path, prepared: &Prepared, view: Kind) -> Result<Done> {
+    let plan = &prepared.plan;
+    let name = &plan.recipe.name;
+    let dir = folder(home, name);
+    let (planned, _) = prediction(home, prepared);
+    let device = Device::flex().autodiff();
+    let objective = CausalLm::new(plan, &prepared.sources()?, prepared.tokenizer.clone())?;
+    let identity = prepared.identity();
+    let mut watcher = Watcher::new(view, name, plan, prepared.tokens_per_byte())?;
+    watcher.state.curves = curves::read(&dir, prepared.tokens_per_byte())?;
+    let run = Run { folder: &dir, plan, objective: &objective, device: &device, data: &identity, stop: interrupt::flag() };
+    let trained = train(&run, || Decoder::new(&plan.config, plan.recipe.seed, &device), &mut watcher);
+    // The terminal is given back before anything is printed.
+    let state = watcher.finish();
+    let trained = trained?;
+    let summary = trained.summary;
+
+    let curves = curves::read(&dir, prepared.tokens_per_byte())?;
+    let mut done = Done { summary, curves, picture: None, model: None, sample: state.sample, comparison: String::new() };
+    if !done.summary.finished {
+        return Ok(done);
+    }
+    let mut record = record(home, name).with_context(|| format!("{} cannot be read", dir.join(RECORD).display()))?;
+    let id = export::register(home, &record.model_name, &trained.model, prepared, &done.summary)?;
+    record.model = Some(id.clone());
+    write_record(home, name, &record)?;
+    calibrate(home, name, done.summary.gemm_share)?;
+    done.picture = Some(draw(&dir, &id, &done, &state.headline)?);
+    done.model = Some(id);
+    let peak = done.summary.peak_memory;
+    done.comparison = compare(
+        &planned,
+        &Measured {
+            steps: done.summary.step,
+            tokens: done.summary.tokens,
+            seconds: done.summary.elapsed,
+            tokens_per_second: done.summary.tokens_per_second,
+            memory: (peak > 0).then_some(peak),
+        },
+    );
+    Ok(done)
+}
+
+fn draw(dir: &Path, id: &ModelId, done: &Done, headline: &str) -> Result<PathBuf> {
+    let path = dir.join(PICTURE);
+    let minutes = format!("{headline} · {} minutes", (done.summary.elapsed / 6.0).round() / 10.0);
+    picture::write(&path, &done.curves, &id.to_string(), &minutes)?;
+    Ok(path)
+}

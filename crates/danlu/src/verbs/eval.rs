@@ -1,0 +1,89 @@
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use danlu_data::corpus::{Corpus, Split};
+use danlu_data::source::{ReadOptions, Source, documents, resolve};
+use danlu_data::tokenizer::Tokenizer;
+use danlu_eval::{Document, Limits, measure};
+use danlu_registry::Registry;
+
+use super::Context;
+use super::generate::open;
+use crate::exit::{Outcome, bad_input};
+use crate::views;
+
+/// Measure a model: bits per byte of held-out text, with a 95 % interval.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json")]
+pub struct Args {
+    /// The model, as NAME or NAME@VERSION, or a folder that transformers could load.
+    model: String,
+    /// The text: a corpus, of which the held-out documents are read, or files; without it, the corpora the model was trained on.
+    #[arg(long)]
+    data: Vec<String>,
+    /// Read about this many bytes, evenly from the whole text.
+    #[arg(long, default_value_t = 1_000_000)]
+    bytes: u64,
+    /// Stop after this many seconds, at the end of a document.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(context: &Context, args: Args) -> Outcome {
+    let generator = open(context, &args.model)?;
+    let sources = if args.data.is_empty() { trained_on(context, &args.model)? } else { args.data.clone() };
+    let time = args.seconds.map(Duration::try_from_secs_f64).transpose().map_err(bad_input)?;
+    let limits = Limits { bytes: Some(args.bytes), time, tokens: None };
+    let mut rows = Vec::new();
+    for source in &sources {
+        let decoder = generator.decoder();
+        let mut failed = None;
+        let texts = texts(context, source, args.bytes)?;
+        let tokens = texts.map(|text| encode(generator.tokenizer(), &text?));
+        let tokens = tokens.map_while(|document| document.map_err(|error| failed = Some(error)).ok());
+        let measured = measure(|batch| decoder.token_nll(batch), decoder.context(), tokens, limits);
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let measured = measured.map_err(bad_input)?;
+        if !args.json {
+            println!("{source}: {measured}");
+        }
+        rows.push(serde_json::json!({ "model": args.model, "data": source, "bits_per_byte": measured }));
+    }
+    if args.json { views::print_json(&rows) } else { Ok(()) }
+}
+
+/// The corpora in the model's lineage.
+fn trained_on(context: &Context, model: &str) -> Outcome<Vec<String>> {
+    let lost = || bad_input(anyhow!("what {model} was trained on is not known here; say what to measure on with --data"));
+    if Path::new(model).is_dir() {
+        return Err(lost());
+    }
+    let record = Registry::open(&context.home)?.show(&model.parse().map_err(bad_input)?).map_err(bad_input)?;
+    let names: Vec<String> = record.lineage.data.into_iter().map(|data| data.name).collect();
+    if names.is_empty() { Err(lost()) } else { Ok(names) }
+}
+
+/// The held-out documents of a corpus, or all of some files; every n-th when `bytes` leaves room for one in n.
+fn texts(context: &Context, source: &str, bytes: u64) -> Outcome<Box<dyn Iterator<Item = Result<String>>>> {
+    let path = Path::new(source);
+    if path.exists() || source.contains(['*', '/']) {
+        let inputs = resolve(&[Source::Path(source.to_string())], &[]).map_err(bad_input)?;
+        let texts = documents(inputs.files, ReadOptions::default());
+        return Ok(Box::new(texts.map(|document| document.map(|d| d.text).map_err(|bad| anyhow!("{}: {}", bad.origin, bad.reason)))));
+    }
+    let corpus = Corpus::open_in(&context.home, source).map_err(bad_input)?;
+    let every = (corpus.manifest.held_out.bytes / bytes.max(1)).max(1) as usize;
+    Ok(Box::new(corpus.documents(Split::HeldOut).step_by(every).map(|document| Ok(document?.text))))
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Document<'static>> {
+    let mut tokens = vec![tokenizer.end_of_text()];
+    tokens.extend(tokenizer.encode(text)?);
+    Ok(Document { tokens: tokens.into(), bytes: text.len() as u64 })
+}

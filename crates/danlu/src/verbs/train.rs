@@ -1,0 +1,114 @@
+use std::path::PathBuf;
+
+use danlu_lab::refusal;
+use danlu_train::Recipe;
+
+use super::Context;
+use super::plan::describe;
+use crate::exit::{Exit, Outcome, bad_input, does_not_fit};
+use crate::life::prepare::{Prepared, prepare};
+use crate::life::run;
+use crate::views::progress::Lines;
+use crate::views::run::Kind;
+use crate::{human, interrupt, views};
+
+/// Train what a recipe describes, or go on with a run that was stopped.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  danlu train recipe.toml\n  danlu train recipe.toml --run wide --set model.hidden=512 --set budget.minutes=30\n  danlu train --resume wide")]
+pub struct Args {
+    /// The recipe; `danlu help recipe` explains its keys.
+    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    recipe: Option<PathBuf>,
+    /// Go on with this run from its newest checkpoint.
+    #[arg(long, value_name = "RUN")]
+    resume: Option<String>,
+    /// Change a key of the recipe; can be given several times.
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
+    set: Vec<String>,
+    /// Name the run and its model; without it, the recipe's name.
+    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    run: Option<String>,
+    /// How the course of the run is shown.
+    #[arg(long, value_enum, default_value_t = Kind::Auto)]
+    view: Kind,
+    /// Show the course as a JSON object for each event, the same as --view json.
+    #[arg(long, conflicts_with = "view")]
+    json: bool,
+}
+
+pub fn run(context: &Context, args: Args) -> Outcome {
+    let home = &context.home;
+    let view = if args.json { Kind::Json } else { args.view };
+    interrupt::install()?;
+    let prepared = match (&args.resume, &args.recipe) {
+        (Some(name), _) => {
+            if let Some(model) = run::record(home, name).and_then(|record| record.model) {
+                eprintln!("run {name} is finished: it made {model}; `danlu generate {model}` tries it");
+                return Ok(());
+            }
+            run::reopen(home, name, &mut Lines::new()).map_err(bad_input)?
+        }
+        (None, Some(path)) => {
+            let mut recipe = Recipe::load(path, &args.set).map_err(bad_input)?;
+            if let Some(name) = &args.run {
+                recipe.name.clone_from(name);
+            }
+            danlu_registry::check_name(&recipe.name).map_err(bad_input)?;
+            let prepared = prepare(home, &recipe, &mut Lines::new()).map_err(bad_input)?;
+            let (prediction, machine) = run::prediction(home, &prepared);
+            if view != Kind::Json {
+                print!("{}", describe(&prepared.plan, &prediction, &machine));
+            }
+            if let Some(advice) = refusal(&prediction, &prepared.plan, &machine) {
+                return Err(does_not_fit(anyhow::anyhow!(advice)));
+            }
+            run::begin(home, &prepared, recipe.budget.minutes, &recipe.name).map_err(bad_input)?;
+            prepared
+        }
+        (None, None) => return Err(bad_input(anyhow::anyhow!("give a recipe, or --resume RUN"))),
+    };
+    let name = prepared.plan.recipe.name.clone();
+    let done = execute(context, &prepared, view, &format!("danlu train --resume {name}"))?;
+    if view != Kind::Json {
+        report(&done);
+    }
+    Ok(())
+}
+
+/// Runs it; a run that was stopped ends the program with the way to go on.
+pub fn execute(context: &Context, prepared: &Prepared, view: Kind, again: &str) -> Outcome<run::Done> {
+    let done = run::execute(&context.home, prepared, view).map_err(|error| {
+        let folder = run::folder(&context.home, &prepared.plan.recipe.name);
+        error.context(format!("the run stopped; its checkpoints are in {}", folder.join("checkpoints").display()))
+    })?;
+    if done.summary.finished {
+        return Ok(done);
+    }
+    eprintln!("saved at step {} of {}; go on with: {again}", done.summary.step, done.summary.total);
+    Err(Exit::interrupted())
+}
+
+/// The end of a run: the curve, the sample, plan against measured, and what to do next.
+pub fn report(done: &run::Done) {
+    println!("\n{}", done.curves.text(views::width(), 16));
+    if let Some(measure) = &done.summary.measure {
+        println!("{} {measure}", views::bold("held out"));
+    }
+    if let Some((prompt, text)) = &done.sample {
+        println!("\n{}{}\n", views::bold(prompt), text);
+    }
+    print!("{}", done.comparison);
+    println!(
+        "{} tokens in {}, {} tokens/s, {:.0} % of the GEMM rate",
+        human::count(done.summary.tokens as f64),
+        human::seconds(done.summary.elapsed),
+        human::thousands(done.summary.tokens_per_second as u64),
+        done.summary.gemm_share * 100.0
+    );
+    if let Some(picture) = &done.picture {
+        println!("picture: {}", picture.display());
+    }
+    if let Some(model) = &done.model {
+        println!("{} is registered; try it with: danlu generate {model} --interactive", views::bold(&model.to_string()));
+    }
+}

@@ -1,0 +1,59 @@
+//! How things look: tables, errors, progress, curves in the terminal and as a picture, and the live view of a run.
+
+mod chart;
+mod live;
+mod observer;
+pub mod picture;
+pub mod progress;
+pub mod run;
+
+use std::io::IsTerminal;
+
+use anyhow::Error;
+use serde::Serialize;
+
+use crate::exit::Outcome;
+
+pub use chart::Curves;
+pub use observer::Watcher;
+
+/// Prints an error with its causes, one to a line, each saying more exactly what was wrong.
+pub fn error(error: &Error) {
+    let mut lines = error.chain().map(ToString::to_string);
+    eprintln!("{} {}", if std::io::stderr().is_terminal() { "\x1b[31merror:\x1b[0m" } else { "error:" }, lines.next().unwrap_or_default());
+    lines.for_each(|line| eprintln!("       {line}"));
+}
+
+/// Pretty JSON on the standard output.
+pub fn print_json(value: &impl Serialize) -> Outcome {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Rows as columns of their widest cell, the first row being the head.
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Text in bold on a terminal.
+pub fn bold(text: &str) -> String {
+    if std::io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }
+}
+
+/// Text that steps back on a terminal.
+pub fn dim(text: &str) -> String {
+    if std::io::stdout().is_terminal() { format!("\x1b[2m{text}\x1b[0m") } else { text.to_string() }
+}
+
+/// The terminal's width, within what is comfortable to read.
+pub fn width() -> u16 {
+    crossterm::terminal::size().map_or(80, |(columns, _)| columns).clamp(40, 100)
+}

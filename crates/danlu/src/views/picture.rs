@@ -1,0 +1,200 @@
+//! The course of a run as a PNG. Lines are drawn by their distance to each pixel and text from an embedded font, so that the picture is
+//! the same on every machine and needs nothing installed.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use anyhow::{Context, Result};
+use image::{ImageFormat, Rgb, RgbImage};
+
+use super::chart::{Curves, Frame, digits};
+
+const WIDTH: u32 = 1280;
+const HEIGHT: u32 = 760;
+const LEFT: f32 = 96.0;
+const RIGHT: f32 = 40.0;
+const TOP: f32 = 104.0;
+const BOTTOM: f32 = 76.0;
+
+type Color = [u8; 3];
+const PAPER: Color = [255, 255, 255];
+const INK: Color = [33, 37, 41];
+const FAINT: Color = [108, 117, 125];
+const GRID: Color = [233, 236, 239];
+const NOISE: Color = [198, 219, 245];
+const TRAIN: Color = [37, 99, 204];
+const HELD_OUT: Color = [217, 95, 14];
+
+/// Writes the picture of `curves` to `path`, under a title and a line that says what was trained.
+///
+/// # Errors
+/// The file system's.
+pub fn write(path: &Path, curves: &Curves, title: &str, subtitle: &str) -> Result<()> {
+    let mut png = Cursor::new(Vec::new());
+    draw(curves, title, subtitle)?.write_to(&mut png, ImageFormat::Png).context("cannot encode the picture")?;
+    danlu_files::write_atomic_bytes(path, png.get_ref())
+}
+
+fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
+    let mut canvas = Canvas::new()?;
+    let frame = curves.frame(8, 7);
+    canvas.text(title, (LEFT, 46.0), 28.0, INK, Anchor::Start);
+    canvas.text(subtitle, (LEFT, 76.0), 18.0, FAINT, Anchor::Start);
+
+    let (bottom, right) = (HEIGHT as f32 - BOTTOM, WIDTH as f32 - RIGHT);
+    let decimals = |ticks: &[f64]| ticks.windows(2).next().map_or(1, |pair| digits((pair[1] - pair[0]) * 10.0).saturating_sub(1).max(1));
+    for &tick in &frame.y_ticks {
+        let y = place(&frame, (0.0, tick)).1;
+        canvas.line(&[(LEFT, y), (right, y)], 1.0, GRID);
+        canvas.text(&format!("{tick:.*}", decimals(&frame.y_ticks)), (LEFT - 12.0, y + 6.0), 18.0, FAINT, Anchor::End);
+    }
+    for &tick in &frame.x_ticks {
+        let x = place(&frame, (tick, 0.0)).0;
+        canvas.line(&[(x, bottom), (x, bottom + 6.0)], 1.0, FAINT);
+        canvas.text(&format!("{tick:.*}", decimals(&frame.x_ticks)), (x, bottom + 28.0), 18.0, FAINT, Anchor::Middle);
+    }
+    canvas.line(&[(LEFT, bottom), (right, bottom)], 1.0, FAINT);
+    canvas.text("million tokens", ((LEFT + right) / 2.0, bottom + 58.0), 18.0, FAINT, Anchor::Middle);
+
+    let path = |points: &[(f64, f64)]| -> Vec<(f32, f32)> {
+        points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).map(|&p| place(&frame, p)).collect()
+    };
+    canvas.clip = Some((LEFT, TOP, right, bottom));
+    canvas.line(&path(&curves.train), 1.2, NOISE);
+    canvas.line(&path(&curves.smooth()), 2.6, TRAIN);
+    let held_out = path(&curves.held_out);
+    canvas.line(&held_out, 2.6, HELD_OUT);
+    held_out.iter().for_each(|&at| canvas.line(&[at, at], 9.0, HELD_OUT));
+    canvas.clip = None;
+
+    canvas.text("bits per byte", (LEFT, TOP - 8.0), 18.0, FAINT, Anchor::Start);
+    for (i, (name, color)) in [("training batches", TRAIN), ("held-out text", HELD_OUT)].into_iter().enumerate() {
+        let y = TOP + 22.0 + 28.0 * i as f32;
+        canvas.line(&[(right - 190.0, y - 6.0), (right - 162.0, y - 6.0)], 3.0, color);
+        canvas.text(name, (right - 152.0, y), 18.0, INK, Anchor::Start);
+    }
+    // The last held-out value is what one looks for.
+    if let (Some(&(x, y)), Some(&(_, value))) = (held_out.last(), curves.held_out.last()) {
+        canvas.text(&format!("{value:.3}"), (x - 4.0, y - 14.0), 20.0, HELD_OUT, Anchor::End);
+    }
+    Ok(canvas.image)
+}
+
+fn place(frame: &Frame, (x, y): (f64, f64)) -> (f32, f32) {
+    let share = |value: f64, (low, high): (f64, f64)| ((value - low) / (high - low)) as f32;
+    let (width, height) = (WIDTH as f32 - LEFT - RIGHT, HEIGHT as f32 - TOP - BOTTOM);
+    (LEFT + share(x, frame.x) * width, TOP + (1.0 - share(y, frame.y)) * height)
+}
+
+#[derive(Clone, Copy)]
+enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+struct Canvas {
+    image: RgbImage,
+    font: FontRef<'static>,
+    clip: Option<(f32, f32, f32, f32)>,
+}
+
+impl Canvas {
+    fn new() -> Result<Self> {
+        let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT).context("the embedded font cannot be read")?;
+        Ok(Self { image: RgbImage::from_pixel(WIDTH, HEIGHT, Rgb(PAPER)), font, clip: None })
+    }
+
+    /// A line of round joints through `points`. A pixel takes the colour once, by its nearest segment, so joints are not darker.
+    fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
+        let mut covered = vec![0f32; (WIDTH * HEIGHT) as usize];
+        let (left, top, right, bottom) = self.clip.unwrap_or((0.0, 0.0, WIDTH as f32, HEIGHT as f32));
+        let reach = width / 2.0 + 1.0;
+        for (&(ax, ay), &(bx, by)) in points.iter().zip(&points[1.min(points.len())..]) {
+            let columns = (ax.min(bx) - reach).max(left) as u32..((ax.max(bx) + reach).min(right).max(0.0) as u32);
+            for x in columns {
+                for y in (ay.min(by) - reach).max(top) as u32..((ay.max(by) + reach).min(bottom).max(0.0) as u32) {
+                    let (px, py) = (x as f32 + 0.5, y as f32 + 0.5);
+                    let (dx, dy) = (bx - ax, by - ay);
+                    let length = dx * dx + dy * dy;
+                    let along = if length > 0.0 { (((px - ax) * dx + (py - ay) * dy) / length).clamp(0.0, 1.0) } else { 0.0 };
+                    let distance = (px - ax - along * dx).hypot(py - ay - along * dy);
+                    let cell = &mut covered[(y * WIDTH + x) as usize];
+                    *cell = cell.max((width / 2.0 + 0.5 - distance).clamp(0.0, 1.0));
+                }
+            }
+        }
+        for (pixel, &cover) in self.image.pixels_mut().zip(&covered) {
+            blend(pixel, color, cover);
+        }
+    }
+
+    /// One line of text with its baseline at `at`.
+    fn text(&mut self, text: &str, at: (f32, f32), size: f32, color: Color, anchor: Anchor) {
+        let font = self.font.as_scaled(PxScale::from(size));
+        let mut pen = 0.0;
+        let mut last = None;
+        let mut glyphs = Vec::new();
+        for c in text.chars() {
+            let id = font.glyph_id(c);
+            pen += last.map_or(0.0, |last| font.kern(last, id));
+            glyphs.push((id, pen));
+            pen += font.h_advance(id);
+            last = Some(id);
+        }
+        let start = at.0
+            - match anchor {
+                Anchor::Start => 0.0,
+                Anchor::Middle => pen / 2.0,
+                Anchor::End => pen,
+            };
+        for (id, x) in glyphs {
+            let glyph = id.with_scale_and_position(PxScale::from(size), point(start + x, at.1));
+            let Some(outline) = self.font.outline_glyph(glyph) else { continue };
+            let bounds = outline.px_bounds();
+            outline.draw(|dx, dy, cover| {
+                let (x, y) = (bounds.min.x as i64 + i64::from(dx), bounds.min.y as i64 + i64::from(dy));
+                if let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
+                    && let Some(pixel) = self.image.get_pixel_mut_checked(x, y)
+                {
+                    blend(pixel, color, cover);
+                }
+            });
+        }
+    }
+}
+
+fn blend(pixel: &mut Rgb<u8>, color: Color, cover: f32) {
+    if cover > 0.0 {
+        for (channel, value) in pixel.0.iter_mut().zip(color) {
+            *channel = (f32::from(*channel) * (1.0 - cover) + f32::from(value) * cover).round() as u8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::chart::tests::a_run;
+
+    #[test]
+    fn the_picture_has_both_curves_and_its_words() {
+        let image = draw(&a_run(), "up@1", "6.2 M parameters").unwrap();
+        let count = |color: Color| image.pixels().filter(|p| p.0 == color).count();
+        assert!(count(TRAIN) > 1000 && count(HELD_OUT) > 1000 && count(NOISE) > 1000);
+        let dark = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+            x.flat_map(|x| y.clone().map(move |y| (x, y))).filter(|&(x, y)| image.get_pixel(x, y).0[0] < 120).count()
+        };
+        assert!(dark(90..300, 15..60) > 200, "the title is written");
+        assert!(dark(20..90, 100..700) > 100, "the ticks have numbers");
+    }
+
+    #[test]
+    fn nothing_and_nonsense_are_drawn_too() {
+        let odd = Curves { train: vec![(0.0, f64::INFINITY), (1.0, 2.0), (f64::NAN, 1.0)], held_out: vec![(0.5, 1e9)] };
+        for curves in [Curves::default(), odd] {
+            draw(&curves, "", "\u{4e39}\u{7089}").unwrap();
+        }
+    }
+}

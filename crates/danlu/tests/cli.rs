@@ -1,0 +1,197 @@
+//! The program as its users meet it: the real binary, a home of its own, real text.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_danlu"));
+        command.args(arguments).env("DANLU_HOME", self.dir.path()).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs it, expects `code`, and gives what it printed.
+    #[track_caller]
+    fn expect(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "danlu {}\n{text}", arguments.join(" "));
+        text
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    fn weights(&self, model: &str) -> Vec<u8> {
+        fs::read(self.dir.path().join("models").join(model).join("model.safetensors")).unwrap()
+    }
+}
+
+/// Real text that every checkout has: the sources of the crate that reads text.
+fn texts() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("danlu-data/src").display().to_string()
+}
+
+/// A recipe of a very small model for `steps` steps.
+fn recipe(steps: u32) -> String {
+    format!(
+        "name = \"small\"\n[data]\nsources = [{:?}]\nheld_out = 0.1\n[tokenizer]\nvocabulary = 400\n[model]\nlayers = 2\nhidden = 32\ncontext = 64\n[batch]\ntokens = 512\n[budget]\nsteps = {steps}\n[eval]\ntokens = 2000\nfinal_tokens = 4000\n[sample]\ntokens = 8\n",
+        texts()
+    )
+}
+
+#[test]
+fn exit_codes_say_whose_fault_it_was() {
+    let home = Home::new();
+    let check = |code, arguments: &[&str], part: &str| {
+        let text = home.expect(code, arguments);
+        assert!(text.contains(part), "{arguments:?} does not say {part:?}:\n{text}");
+    };
+    check(0, &["--help"], "danlu up");
+    check(0, &["--version"], "danlu");
+    check(0, &["help", "recipe"], "[budget]");
+    check(0, &["models", "list"], "no models yet");
+    check(0, &["data", "list"], "wiki-leads");
+    check(2, &[], "Usage");
+    check(2, &["trian"], "train");
+    check(2, &["train"], "--resume");
+    check(3, &["models", "show", "nobody"], "there is no model nobody");
+    check(2, &["models", "show", "../x"], "cannot be a name");
+    check(3, &["generate", "nobody", "--prompt", "a"], "nobody");
+    check(3, &["train", "--resume", "nothing"], "there is no run");
+    check(3, &["train", "missing.toml"], "missing.toml");
+    check(3, &["up", "--data", "/no/such/text", "--no-prompt"], "/no/such/text");
+    check(3, &["up", "--minutes", "0"], "positive");
+
+    let wrong = home.write("wrong.toml", "name = \"a\"\n[model]\nlayer = 2\n");
+    check(3, &["plan", &wrong], "wrong.toml:3");
+    check(3, &["plan", &wrong], "model.layers");
+    let path = home.write("small.toml", &recipe(10));
+    check(3, &["plan", &path, "--set", "model.hiden=64"], "model.hidden");
+    check(3, &["train", &path, "--run", "../out"], "cannot be a name");
+}
+
+#[test]
+fn a_plan_says_what_it_takes_and_refuses_what_does_not_fit() {
+    let home = Home::new();
+    let path = home.write("small.toml", &recipe(10));
+    let text = home.expect(0, &["plan", &path]);
+    for part in ["parameters", "10 steps of 512 tokens", "memory", "tokens/s", "optimizer"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let plan = home.json(&["plan", &path, "--json", "--watts", "60", "--per-kwh", "0.5"]);
+    assert_eq!(plan["plan"]["tokens"], 5120);
+    assert_eq!(plan["fits"], true);
+    let (energy, cost) = (plan["plan"]["energy"].as_f64().unwrap(), plan["plan"]["cost"].as_f64().unwrap());
+    assert!(energy > 0.0 && (cost - energy * 0.5).abs() < 1e-9);
+    let text = home.expect(4, &["plan", &path, "--set", "model.layers=128", "--set", "model.hidden=16384"]);
+    assert!(text.contains("memory") && text.contains("--set"), "{text}");
+}
+
+#[test]
+fn a_whole_life_in_seconds() {
+    let home = Home::new();
+    let (texts, minutes) = (texts(), "0.15");
+    let up = ["up", "--data", &texts, "--minutes", minutes, "--no-prompt"];
+    let first = home.expect(0, &up);
+    for part in ["[1/6] text", "[5/6] training", "bits per byte", "is registered", "planned", "the first row as the model sees it"] {
+        assert!(first.contains(part), "{part}\n{first}");
+    }
+    let models = home.json(&["models", "list", "--json"]);
+    let name = format!("{}@1", models[0]["name"].as_str().unwrap());
+    let measured = models[0]["metrics"]["bits_per_byte"]["value"].as_f64().unwrap();
+    assert!((0.5..8.0).contains(&measured), "{measured} bits per byte");
+    let run = models[0]["run"].as_str().unwrap();
+    let picture = fs::read(home.dir.path().join("runs").join(run).join("curve.png")).unwrap();
+    assert!(picture.starts_with(b"\x89PNG"));
+
+    let again = home.expect(0, &up);
+    assert!(again.contains("is there already"), "{again}");
+    assert_eq!(home.json(&["models", "list", "--json"]).as_array().unwrap().len(), 1);
+
+    let generate = |seed: &str| home.json(&["generate", &name, "--prompt", "pub fn ", "--max-tokens", "12", "--seed", seed, "--json"]);
+    assert_eq!(generate("1")["text"], generate("1")["text"]);
+    assert_ne!(generate("1")["text"], generate("2")["text"]);
+
+    // The interactive prompt is the same over a pipe, and ends with it.
+    let mut child = home.command(&["generate", &name, "--interactive", "--max-tokens", "4"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"let x\nfn main\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("fn main"));
+
+    let evaluated = home.json(&["eval", &name, "--bytes", "20000", "--json"]);
+    let value = evaluated[0]["bits_per_byte"]["value"].as_f64().unwrap();
+    assert!((value - measured).abs() < 0.5 * measured, "{value} for {measured}");
+    home.expect(0, &["models", "verify", &name]);
+    assert!(home.expect(0, &["models", "lineage", &name]).contains("bits_per_byte"));
+    let out = home.dir.path().join("out");
+    home.expect(0, &["models", "export", &name, out.to_str().unwrap()]);
+    for file in ["config.json", "model.safetensors", "tokenizer.json", "README.md", "danlu.json", "generation_config.json"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    home.expect(0, &["models", "import", out.to_str().unwrap(), "--name", "back", "--licence", "MIT"]);
+    assert_eq!(home.weights("back@1"), home.weights(&name));
+    assert!(home.expect(0, &["tokenizer", "show", &name]).contains("Chinese"));
+}
+
+/// Reads a run's events until `step` steps are done, then sends the signal.
+fn interrupt_at(mut command: Command, step: u64, signal: &str) -> i32 {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in lines.by_ref() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if event["event"] == "step" && event["step"].as_u64() >= Some(step) {
+            break;
+        }
+    }
+    Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    lines.for_each(drop);
+    child.wait().unwrap().code().unwrap_or(-9)
+}
+
+#[test]
+fn interrupted_or_killed_a_run_ends_in_the_same_weights() {
+    let home = Home::new();
+    let path = home.write("small.toml", &recipe(40));
+    let set = ["--set", "checkpoint.every=5"];
+    home.expect(0, &["train", &path, "--run", "whole", set[0], set[1]]);
+
+    let name = "parts";
+    let begin = home.command(&["train", &path, "--run", name, set[0], set[1], "--json"]);
+    assert_eq!(interrupt_at(begin, 7, "-INT"), 130);
+    let stopped: PathBuf = home.dir.path().join("runs").join(name);
+    assert!(stopped.join("checkpoints").exists());
+    let text = home.expect(3, &["train", &path, "--run", name]);
+    assert!(text.contains("--resume parts"), "{text}");
+    assert_eq!(interrupt_at(home.command(&["train", "--resume", name, "--json"]), 23, "-KILL"), -9);
+    home.expect(0, &["train", "--resume", name]);
+    assert!(home.expect(0, &["train", "--resume", name]).contains("is finished"));
+    assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
+}
