@@ -1,5 +1,12 @@
-use burn::tensor::{Bool, Tensor, TensorData, activation::softmax};
+use std::ops::Range;
 
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
+
+use crate::bridge::{Operation, on_cpu, run, values};
+use crate::buffer::Buffer;
+use crate::kernels::{self, attention_backward, attention_forward};
+use crate::profile::{Part, time};
 use crate::{Heads, Rope, Segments};
 
 /// Causal self-attention within each segment, scaled by `1/√head_dim`: `qkv` `[tokens, heads.qkv()]` →
@@ -13,7 +20,12 @@ pub fn attention(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &S
     if let Some(rope) = rope {
         rope.check(heads.head_dim, segments.longest());
     }
-    plain(qkv, heads, rope, segments)
+    if on_cpu(&qkv) {
+        let attention = Attention { heads, rope: rope.cloned(), segments: segments.iter().collect() };
+        run(attention, [qkv.into_dispatch()])
+    } else {
+        plain(qkv, heads, rope, segments)
+    }
 }
 
 pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
@@ -49,7 +61,7 @@ pub(crate) fn split(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, positions
 }
 
 /// `[rows, row_len, row_len]`: whether the query of the second axis must not see the key of the third.
-fn hidden(segments: &Segments, device: &burn::tensor::Device) -> Tensor<3, Bool> {
+fn hidden(segments: &Segments, device: &Device) -> Tensor<3, Bool> {
     let row_len = segments.row_len;
     let mut hidden = vec![true; segments.rows * row_len * row_len];
     for segment in segments.iter() {
@@ -60,4 +72,48 @@ fn hidden(segments: &Segments, device: &burn::tensor::Device) -> Tensor<3, Bool>
         }
     }
     Tensor::from_data(TensorData::new(hidden, [segments.rows, row_len, row_len]), device)
+}
+
+/// What the kernels need to know.
+pub(crate) fn shape(heads: Heads, rope: Option<&Rope>) -> kernels::Attention<'_> {
+    let Heads { heads, kv_heads, head_dim } = heads;
+    kernels::Attention { heads, kv_heads, head_dim, rope: rope.map(|rope| (rope.cos(), rope.sin())) }
+}
+
+struct Attention {
+    heads: Heads,
+    rope: Option<Rope>,
+    segments: Vec<Range<usize>>,
+}
+
+/// Input, output, and the logarithm of each row's sum of exponentials.
+struct Saved {
+    qkv: FlexTensor,
+    y: FlexTensor,
+    lse: Buffer,
+}
+
+impl Operation<1> for Attention {
+    type Saved = Saved;
+
+    fn forward(&self, [qkv]: [FlexTensor; 1], needed: [bool; 1]) -> (FlexTensor, Option<Saved>) {
+        let from = values(&qkv);
+        let tokens = from.len() / self.heads.qkv();
+        let (mut y, mut lse) = (Buffer::new(tokens * self.heads.q()), Buffer::new(tokens * self.heads.heads));
+        let shape = shape(self.heads, self.rope.as_ref());
+        time(Part::Attention, || attention_forward(&shape, &mut y, &mut lse, from, &self.segments));
+        let y = y.into_tensor([tokens, self.heads.q()]);
+        (y.clone(), needed[0].then(|| Saved { qkv, y, lse }))
+    }
+
+    fn backward(&self, saved: Saved, dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Saved { qkv, y, lse } = saved;
+        let qkv = values(&qkv);
+        let mut dqkv = Buffer::new(qkv.len());
+        let shape = shape(self.heads, self.rope.as_ref());
+        time(Part::Attention, || {
+            attention_backward(&shape, &mut dqkv, values(&dy), values(&y), &lse, qkv, &self.segments);
+        });
+        [Some(dqkv.into_tensor([qkv.len() / self.heads.qkv(), self.heads.qkv()]))]
+    }
 }

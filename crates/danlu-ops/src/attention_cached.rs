@@ -1,22 +1,37 @@
 use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
 
-use crate::{Heads, Rope, attention};
+use crate::bridge::{on_cpu, primitive, tensor, values};
+use crate::buffer::Buffer;
+use crate::profile::{Part, time};
+use crate::{Heads, Rope, attention, kernels};
 
-/// Keys and values of one layer for one sequence, for generation.
+/// Keys and values of one layer for one sequence, for generation. Its memory grows with what it holds.
 #[derive(Clone, Debug)]
 pub struct LayerCache {
     heads: Heads,
     capacity: usize,
     len: usize,
-    /// Keys and values `[kv_heads, len, head_dim]`.
-    tensors: Option<[Tensor<3>; 2]>,
+    held: Held,
     device: Device,
+}
+
+/// Keys and values, the keys turned by rope.
+#[derive(Clone, Debug)]
+enum Held {
+    Nothing,
+    /// `[kv_heads, room, head_dim]` each, of which the first `len` tokens of every head count.
+    Cpu {
+        room: usize,
+        pair: [Buffer; 2],
+    },
+    /// `[kv_heads, len, head_dim]` each.
+    Tensors([Tensor<3>; 2]),
 }
 
 impl LayerCache {
     /// An empty cache for up to `capacity` tokens.
     pub fn new(heads: Heads, capacity: usize, device: &Device) -> Self {
-        Self { heads, capacity, len: 0, tensors: None, device: device.clone() }
+        Self { heads, capacity, len: 0, held: Held::Nothing, device: device.clone().inner() }
     }
 
     /// Tokens held.
@@ -37,9 +52,38 @@ impl LayerCache {
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
-            self.tensors = self.tensors.take().map(|pair| pair.map(|x| x.narrow(1, 0, len)));
             self.len = len;
+            if let Held::Tensors(pair) = &mut self.held {
+                *pair = pair.clone().map(|x| x.narrow(1, 0, len));
+            }
+            if len == 0 {
+                self.held = Held::Nothing;
+            }
         }
+    }
+
+    /// Buffers with room for `total` tokens, which keep those there are: at least twice as much as before, so that growing costs little.
+    fn grow(&mut self, total: usize) -> (usize, &mut [Buffer; 2]) {
+        let (old_room, old) = match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Cpu { room, pair } => (room, Some(pair)),
+            _ => (0, None),
+        };
+        self.held = match old {
+            Some(pair) if old_room >= total => Held::Cpu { room: old_room, pair },
+            old => {
+                let room = total.max(2 * old_room).max(64).min(self.capacity);
+                let dim = self.heads.head_dim;
+                let mut pair = [(); 2].map(|()| Buffer::new(self.heads.kv_heads * room * dim));
+                for (new, old) in pair.iter_mut().zip(old.iter().flatten()) {
+                    for (new, old) in new.chunks_exact_mut(room * dim).zip(old.chunks_exact(old_room * dim)) {
+                        new[..self.len * dim].copy_from_slice(&old[..self.len * dim]);
+                    }
+                }
+                Held::Cpu { room, pair }
+            }
+        };
+        let Held::Cpu { room, pair } = &mut self.held else { unreachable!("just put there") };
+        (*room, pair)
     }
 }
 
@@ -52,12 +96,23 @@ pub fn attention_cached(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache
     let [tokens, channels] = qkv.dims();
     heads.check(channels);
     assert_eq!(heads, cache.heads, "the cache was made for other heads");
-    let total = cache.len + tokens;
+    let (past, total) = (cache.len, cache.len + tokens);
     assert!(total <= cache.capacity, "{total} tokens do not fit in a cache of {}", cache.capacity);
     if let Some(rope) = rope {
         rope.check(heads.head_dim, total);
     }
-    plain(qkv.inner(), heads, rope, cache)
+    let qkv = qkv.inner();
+    if !on_cpu(&qkv) || matches!(cache.held, Held::Tensors(_)) {
+        return plain(qkv, heads, rope, cache);
+    }
+    let qkv = primitive(qkv);
+    let mut y = Buffer::new(tokens * heads.q());
+    let (room, [k, v]) = cache.grow(total);
+    time(Part::Attention, || {
+        kernels::attention_cached(&attention::shape(heads, rope), &mut y, values(&qkv), k, v, room, past);
+    });
+    cache.len = total;
+    tensor(y.into_tensor([tokens, heads.q()]))
 }
 
 pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &mut LayerCache) -> Tensor<2> {
@@ -66,16 +121,16 @@ pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &m
     let positions: Vec<u32> = (past as u32..total as u32).collect();
     let [q, k, v] = attention::split(qkv, heads, rope, &positions);
     let [k, v] = [k, v].map(|x| x.swap_dims(0, 1));
-    let [k, v] = match cache.tensors.take() {
-        Some([old_k, old_v]) => [Tensor::cat(vec![old_k, k], 1), Tensor::cat(vec![old_v, v], 1)],
-        None => [k, v],
+    let [k, v] = match std::mem::replace(&mut cache.held, Held::Nothing) {
+        Held::Tensors([old_k, old_v]) => [Tensor::cat(vec![old_k, k], 1), Tensor::cat(vec![old_v, v], 1)],
+        _ => [k, v],
     };
     cache.len = total;
-    cache.tensors = Some([k.clone(), v.clone()]);
+    cache.held = Held::Tensors([k.clone(), v.clone()]);
     let q = q.swap_dims(0, 1).reshape([heads.kv_heads, group * tokens, dim]);
     let scores = q.matmul(k.swap_dims(1, 2)) / (dim as f64).sqrt();
     let hidden: Vec<bool> = (0..tokens).flat_map(|t| (0..total).map(move |key| key > past + t)).collect();
-    let hidden = Tensor::<2, Bool>::from_data(TensorData::new(hidden, [tokens, total]), &cache.device.clone().inner());
+    let hidden = Tensor::<2, Bool>::from_data(TensorData::new(hidden, [tokens, total]), &cache.device);
     let scores: Tensor<4> = scores.reshape([heads.kv_heads, group, tokens, total]);
     let hidden = hidden.unsqueeze::<4>().expand([heads.kv_heads, group, tokens, total]);
     let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3);

@@ -88,6 +88,18 @@ impl Buffer {
     }
 }
 
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        Self::copy_of(self)
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer of {} values", self.len())
+    }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(block) = self.block.take() {

@@ -51,3 +51,6 @@ pub type Ids = Arc<[u32]>;
 
 /// A target that carries no loss.
 pub const IGNORE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@ use burn::tensor::Tensor;
 
 use crate::bridge::{Operation, on_cpu, run, values};
 use crate::buffer::Buffer;
-use crate::kernels::{Mat, MatMut, gemm};
+use crate::kernels::{Mat, MatMut, gemm, gemv};
 use crate::profile::{Part, time};
 use crate::rows::{column_sums, for_each_piece, rows_per_piece};
 
@@ -77,6 +77,9 @@ pub(crate) fn plain(x: Tensor<2>, weights: &[Tensor<2>], biases: Option<&[Tensor
     Tensor::cat(outputs.collect(), 1)
 }
 
+/// Tokens under which weights are read row by row instead of packed.
+const FEW: usize = 8;
+
 /// Inputs are `x`, the weights, and the biases if there are any. The weights are put below each other, which costs a hundredth of a
 /// product, so that one product serves all.
 struct Project {
@@ -88,6 +91,24 @@ struct Project {
 impl Project {
     fn width(&self) -> usize {
         self.outputs.iter().sum()
+    }
+
+    /// The products of a few tokens, as in decoding, whose time is that of reading the weights once: nothing is copied or packed.
+    fn few(&self, y: &mut [f32], x: &[f32], weights: &[FlexTensor], biases: &[FlexTensor]) {
+        let (width, tokens) = (self.width(), x.len() / self.inputs);
+        let mut start = 0;
+        for (i, (weight, &outputs)) in weights.iter().zip(&self.outputs).enumerate() {
+            let mut part = Buffer::new(tokens * outputs);
+            gemv(&mut part, values(weight), x, tokens);
+            for (y, part) in y.chunks_exact_mut(width).zip(part.chunks_exact(outputs)) {
+                let y = &mut y[start..start + outputs];
+                match biases.get(i) {
+                    Some(bias) => y.iter_mut().zip(part).zip(values(bias)).for_each(|((y, part), bias)| *y = part + bias),
+                    None => y.copy_from_slice(part),
+                }
+            }
+            start += outputs;
+        }
     }
 
     /// Views of the rows of `all` that belong to each output.
@@ -141,6 +162,9 @@ impl<const N: usize> Operation<N> for Project {
         let tokens = x.len() / self.inputs;
         let mut y = Buffer::new(tokens * width);
         time(Part::Gemm, || {
+            if tokens < FEW {
+                return self.few(&mut y, x, &saved[1..], biases);
+            }
             if self.biased {
                 let bias = Stacked::new(biases);
                 let rows = rows_per_piece(tokens, width);

@@ -108,6 +108,9 @@ impl<'a> Chunks<'a> {
         let each = 1.0 / counted(self.targets) as f32;
         let weight = Mat::row_major(self.weight, vocabulary, channels);
         let mut nll = vec![0.0; tokens];
+        if tokens == 0 {
+            dw.fill(0.0);
+        }
         let mut logits = Buffer::new(chunk * vocabulary);
         for start in (0..tokens).step_by(chunk) {
             let rows = chunk.min(tokens - start);

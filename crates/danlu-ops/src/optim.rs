@@ -10,3 +10,6 @@ mod norm;
 pub use adamw::{AdamW, adamw_step};
 pub use muon::{Muon, muon_step};
 pub use norm::{global_norm, square_sum};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,361 @@
+//! Every operation is held to its plain form and to finite differences, with each choice of frozen inputs.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::{Heads, IGNORE, Ids, Rope, Segments};
+
+/// Repeatable numbers in -1..1.
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+pub(crate) fn tensor(shape: [usize; 2], seed: u64, device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(numbers(shape[0] * shape[1], seed), shape), device)
+}
+
+pub(crate) fn to_vec<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_into_vec().unwrap()
+}
+
+/// A vector from the row that the harness passes.
+fn vector(row: &Tensor<2>) -> Tensor<1> {
+    row.clone().flatten(0, 1)
+}
+
+type Function<'a> = &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>;
+
+/// The output, and the gradient of `Σ output · probe` for each input that is not frozen.
+fn evaluate(
+    f: Function,
+    inputs: &[Vec<f32>],
+    shapes: &[[usize; 2]],
+    frozen: u32,
+    device: &Device,
+) -> (Vec<f32>, Vec<Option<Vec<f32>>>) {
+    let leaves: Vec<Tensor<2>> = inputs
+        .iter()
+        .zip(shapes)
+        .enumerate()
+        .map(|(i, (values, &shape))| {
+            let leaf = Tensor::<2>::from_data(TensorData::new(values.clone(), shape), device);
+            if frozen & (1 << i) == 0 { leaf.require_grad() } else { leaf }
+        })
+        .collect();
+    let y = f(&leaves);
+    let out = to_vec(y.clone());
+    if frozen + 1 == 1 << inputs.len() {
+        return (out, vec![None; inputs.len()]);
+    }
+    let probe = tensor(y.dims(), 99, device);
+    let mut gradients = (y * probe).sum().backward();
+    (out, leaves.iter().map(|leaf| leaf.grad_remove(&mut gradients).map(to_vec)).collect())
+}
+
+#[track_caller]
+fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let size = norm(&mut want.iter().map(|&x| f64::from(x)));
+    let error = norm(&mut got.iter().zip(want).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    assert!(error <= tolerance * size.max(1e-3), "{what}: off by {error:e} of {size:e}");
+}
+
+/// Holds `ours` to `plain` (values and all gradients, every set of frozen inputs, both checkpointing strategies) and to finite
+/// differences in a random direction.
+#[track_caller]
+pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Function) {
+    let device = Device::flex().autodiff();
+    let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(i, s)| numbers(s[0] * s[1], i as u64 + 1)).collect();
+    let inside = |x: &[Tensor<2>]| ours(x);
+    for frozen in 0..1 << shapes.len() {
+        let (y, gradients) = evaluate(&inside, &inputs, shapes, frozen, &device);
+        let (want, want_gradients) = evaluate(plain, &inputs, shapes, frozen, &device);
+        assert_close(&format!("{name}, frozen {frozen:b}, value"), &y, &want, 2e-6);
+        for (i, (got, want)) in gradients.iter().zip(&want_gradients).enumerate() {
+            assert_eq!(got.is_some(), want.is_some(), "{name}, frozen {frozen:b}, gradient {i} is there");
+            if let (Some(got), Some(want)) = (got, want) {
+                assert_close(&format!("{name}, frozen {frozen:b}, gradient {i}"), got, want, 2e-5);
+            }
+        }
+    }
+    let (y, gradients) = evaluate(&inside, &inputs, shapes, 0, &device);
+    let (y_again, again) = evaluate(&inside, &inputs, shapes, 0, &device.clone().gradient_checkpointing());
+    assert!(y == y_again && gradients == again, "{name}: another checkpointing strategy changes nothing");
+    // Without autodiff the same numbers come out.
+    let off: Vec<Tensor<2>> =
+        inputs.iter().zip(shapes).map(|(x, &s)| Tensor::from_data(TensorData::new(x.clone(), s), &Device::flex())).collect();
+    assert_eq!(to_vec(ours(&off)), y, "{name}: autodiff changes no value");
+    // Finite differences along a random direction.
+    let step = 1e-2f32;
+    let at = |side: f32| -> f64 {
+        let moved: Vec<Vec<f32>> = inputs
+            .iter()
+            .enumerate()
+            .map(|(i, x)| x.iter().zip(numbers(x.len(), i as u64 + 50)).map(|(x, d)| x + side * step * d).collect())
+            .collect();
+        let y = evaluate(&inside, &moved, shapes, (1 << shapes.len()) - 1, &device).0;
+        y.iter().zip(numbers(y.len(), 99)).map(|(&y, p)| f64::from(y) * f64::from(p)).sum()
+    };
+    let slope = (at(1.0) - at(-1.0)) / (2.0 * f64::from(step));
+    let expect: f64 = gradients
+        .iter()
+        .enumerate()
+        .flat_map(|(i, g)| {
+            let g = g.clone().unwrap();
+            let direction = numbers(g.len(), i as u64 + 50);
+            g.into_iter().zip(direction).map(|(g, d)| f64::from(g) * f64::from(d)).collect::<Vec<_>>()
+        })
+        .sum();
+    let size: f64 = gradients.iter().flatten().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
+    assert!((slope - expect).abs() <= 5e-3 * size + 1e-3, "{name}: the slope is {slope}, the gradient says {expect} of {size}");
+}
+
+#[test]
+fn embedding() {
+    for (vocabulary, width, ids) in [(5, 3, vec![0, 4, 4, 1]), (300, 130, (0..257).map(|i| i * i % 7).collect()), (2, 1, vec![1])]
+    {
+        let ids: Ids = ids.into();
+        check("embedding", &[[vocabulary, width]], &|x| crate::embedding(x[0].clone(), &ids), &|x| {
+            crate::embedding::plain(x[0].clone(), &ids)
+        });
+    }
+}
+
+#[test]
+fn projections() {
+    for (tokens, inputs, outputs, biased) in [
+        (1, 1, vec![1], false),
+        (7, 5, vec![3], true),
+        (33, 17, vec![20, 7], false),
+        (40, 9, vec![8, 3, 3], true),
+        (65, 48, vec![48, 16, 16], false),
+        (5, 4, vec![2, 3, 4, 5], true),
+    ] {
+        let count = outputs.len();
+        let mut shapes = vec![[tokens, inputs]];
+        shapes.extend(outputs.iter().map(|&outputs| [outputs, inputs]));
+        if biased {
+            shapes.extend(outputs.iter().map(|&outputs| [1, outputs]));
+        }
+        let parts = |x: &[Tensor<2>]| {
+            let biases: Option<Vec<Tensor<1>>> = biased.then(|| x[1 + count..].iter().map(vector).collect());
+            (x[0].clone(), x[1..1 + count].to_vec(), biases)
+        };
+        let ours = |x: &[Tensor<2>]| {
+            let (x, weights, biases) = parts(x);
+            crate::project(x, &weights, biases.as_deref())
+        };
+        let plain = |x: &[Tensor<2>]| {
+            let (x, weights, biases) = parts(x);
+            crate::linear::plain(x, &weights, biases.as_deref())
+        };
+        check(&format!("project {outputs:?}"), &shapes, &ours, &plain);
+    }
+}
+
+#[test]
+fn norms() {
+    for (tokens, width) in [(1, 1), (3, 7), (130, 40), (600, 65)] {
+        check("rms_norm", &[[tokens, width], [1, width]], &|x| crate::rms_norm(x[0].clone(), vector(&x[1]), 1e-5), &|x| {
+            crate::rms_norm::plain(x[0].clone(), vector(&x[1]), 1e-5)
+        });
+    }
+    // A layer norm of one channel is the bias, and its gradient nothing but rounding.
+    for (tokens, width) in [(3, 7), (130, 40), (600, 65)] {
+        check(
+            "layer_norm",
+            &[[tokens, width], [1, width], [1, width]],
+            &|x| crate::layer_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), 1e-5),
+            &|x| crate::layer_norm::plain(x[0].clone(), vector(&x[1]), vector(&x[2]), 1e-5),
+        );
+    }
+    for heads in [Heads { heads: 1, kv_heads: 1, head_dim: 4 }, Heads { heads: 6, kv_heads: 2, head_dim: 10 }] {
+        check(
+            "head_rms_norm",
+            &[[37, heads.qkv()], [1, heads.head_dim], [1, heads.head_dim]],
+            &|x| crate::head_rms_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), heads, 1e-6),
+            &|x| crate::rms_norm::plain_heads(x[0].clone(), vector(&x[1]), vector(&x[2]), heads, 1e-6),
+        );
+    }
+}
+
+#[test]
+fn activations() {
+    for (tokens, width) in [(1, 1), (5, 9), (300, 130)] {
+        check("swiglu", &[[tokens, 2 * width]], &|x| crate::swiglu(x[0].clone() * 3.0), &|x| {
+            crate::swiglu::plain(x[0].clone() * 3.0)
+        });
+        check("gelu", &[[tokens, width]], &|x| crate::gelu(x[0].clone() * 3.0), &|x| crate::gelu::plain(x[0].clone() * 3.0));
+    }
+}
+
+#[test]
+fn attention() {
+    let rope = Rope::new(6, 10_000.0, 64);
+    for (rows, row_len, starts, heads, kv_heads) in [
+        (1, 1, vec![], 1, 1),
+        (2, 5, vec![], 2, 2),
+        (2, 33, vec![7, 8, 40], 4, 2),
+        (1, 64, (0..64).collect(), 3, 1),
+        (3, 20, vec![1, 2, 19, 25, 59], 6, 3),
+    ] {
+        let heads = Heads { heads, kv_heads, head_dim: 6 };
+        let segments = Segments::new(rows, row_len, starts);
+        for rope in [None, Some(&rope)] {
+            check(
+                &format!("attention {segments:?} {heads:?} rope {}", rope.is_some()),
+                &[[rows * row_len, heads.qkv()]],
+                &|x| crate::attention(x[0].clone(), heads, rope, &segments),
+                &|x| crate::attention::plain(x[0].clone(), heads, rope, &segments),
+            );
+        }
+    }
+}
+
+#[test]
+fn packed_attention_is_that_of_each_document() {
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 8 };
+    let rope = Rope::new(8, 10_000.0, 100);
+    let device = Device::flex();
+    let qkv = tensor([96, heads.qkv()], 5, &device);
+    let segments = Segments::new(2, 48, vec![10, 11, 30, 70]);
+    let packed = to_vec(crate::attention(qkv.clone(), heads, Some(&rope), &segments));
+    for segment in segments.iter() {
+        let alone = qkv.clone().narrow(0, segment.start, segment.len());
+        let alone = to_vec(crate::attention(alone, heads, Some(&rope), &Segments::rows(1, segment.len())));
+        assert_close("a document", &packed[segment.start * heads.q()..segment.end * heads.q()], &alone, 2e-6);
+    }
+}
+
+#[test]
+fn cached_attention_is_full_attention() {
+    let rope = Rope::new(8, 10_000.0, 64);
+    for heads in [Heads { heads: 4, kv_heads: 4, head_dim: 8 }, Heads { heads: 6, kv_heads: 2, head_dim: 8 }] {
+        for rope in [None, Some(&rope)] {
+            let device = Device::flex();
+            let qkv = tensor([40, heads.qkv()], 7, &device);
+            let full = to_vec(crate::attention(qkv.clone(), heads, rope, &Segments::rows(1, 40)));
+            let mut cache = crate::LayerCache::new(heads, 40, &device);
+            let mut pieces = Vec::new();
+            for (start, len) in [(0, 17), (17, 1), (18, 9), (27, 1), (28, 12)] {
+                // Whatever was refused is taken back: the cache must come out the same.
+                let _ = crate::attention_cached(qkv.clone().narrow(0, 0, 3.min(40 - cache.len())), heads, rope, &mut cache);
+                cache.truncate(start);
+                pieces.extend(to_vec(crate::attention_cached(qkv.clone().narrow(0, start, len), heads, rope, &mut cache)));
+            }
+            assert_eq!(cache.len(), 40);
+            assert_close("cached", &pieces, &full, 2e-6);
+        }
+    }
+}
+
+#[test]
+fn linear_cross_entropy() {
+    for (tokens, channels, vocabulary) in [(1, 1, 2), (7, 5, 11), (600, 8, 33), (300, 20, 9000)] {
+        let targets: Ids = (0..tokens as u32).map(|i| if i % 5 == 2 { IGNORE } else { i * 7 % vocabulary as u32 }).collect();
+        // The mean has one small gradient for each token; a factor brings it to the size that the harness looks at.
+        let factor = tokens as f32;
+        check(
+            "linear_cross_entropy",
+            &[[tokens, channels], [vocabulary, channels]],
+            &|x| (crate::linear_cross_entropy(x[0].clone(), x[1].clone(), &targets) * factor).unsqueeze(),
+            &|x| (crate::loss::plain(x[0].clone(), x[1].clone(), &targets) * factor).unsqueeze(),
+        );
+        let device = Device::flex();
+        let (x, weight) = (tensor([tokens, channels], 1, &device), tensor([vocabulary, channels], 2, &device));
+        let want = to_vec(crate::loss::plain_nll(x.clone(), weight.clone(), &targets));
+        assert_close("token_nll", &crate::token_nll(x, weight, &targets), &want, 2e-6);
+    }
+    let none: Ids = vec![IGNORE; 3].into();
+    let loss = crate::linear_cross_entropy(tensor([3, 2], 1, &Device::flex()), tensor([4, 2], 2, &Device::flex()), &none);
+    assert_eq!(to_vec(loss), [0.0]);
+}
+
+#[test]
+fn non_contiguous_inputs_are_taken() {
+    check(
+        "rms_norm of a transpose and linear of a slice",
+        &[[12, 9], [1, 9], [4, 6]],
+        &|x| {
+            let x0 = crate::rms_norm(x[0].clone().transpose().reshape([9, 12]).transpose(), vector(&x[1]), 1e-5);
+            crate::linear(x0.slice([0..12, 2..8]), x[2].clone(), None)
+        },
+        &|x| {
+            let x0 = crate::rms_norm::plain(x[0].clone().transpose().reshape([9, 12]).transpose(), vector(&x[1]), 1e-5);
+            crate::linear::plain(x0.slice([0..12, 2..8]), &[x[2].clone()], None)
+        },
+    );
+}
+
+/// A small decoder layer with a tied head, whole: embedding, norm, attention, mlp, loss.
+fn tiny(x: &[Tensor<2>], ids: &Ids, targets: &Ids, segments: &Segments, rope: &Rope) -> Tensor<1> {
+    let heads = Heads { heads: 2, kv_heads: 1, head_dim: 8 };
+    let [table, qkv, out, gate, up, down] = x else { unreachable!() };
+    let norm = |h: Tensor<2>| crate::rms_norm(h, Tensor::ones([16], &table.device()), 1e-5);
+    let h = crate::embedding(table.clone(), ids);
+    let a = crate::attention(crate::linear(norm(h.clone()), qkv.clone(), None), heads, Some(rope), segments);
+    let h = h + crate::linear(a, out.clone(), None);
+    let gu = crate::project(norm(h.clone()), &[gate.clone(), up.clone()], None);
+    let h = h + crate::linear(crate::swiglu(gu), down.clone(), None);
+    crate::linear_cross_entropy(norm(h), table.clone(), targets)
+}
+
+const TINY: [[usize; 2]; 6] = [[50, 16], [32, 16], [16, 16], [24, 16], [24, 16], [16, 24]];
+
+fn tiny_gradients(rows: std::ops::Range<usize>) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let row_len = 12;
+    let token = |i: usize| (i * i % 47) as u32;
+    let ids: Ids = (rows.start * row_len..rows.end * row_len).map(token).collect();
+    let targets: Ids = (rows.start * row_len..rows.end * row_len).map(|i| token(i + 1)).collect();
+    let segments = Segments::rows(rows.len(), row_len);
+    let device = Device::flex().autodiff();
+    let leaves: Vec<Tensor<2>> = TINY.iter().enumerate().map(|(i, &s)| tensor(s, i as u64, &device).require_grad()).collect();
+    let loss = tiny(&leaves, &ids, &targets, &segments, &Rope::new(8, 10_000.0, row_len));
+    let mut gradients = loss.backward();
+    (to_vec(loss), leaves.iter().map(|leaf| to_vec(leaf.grad_remove(&mut gradients).unwrap())).collect())
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_whole_batch() {
+    let (whole_loss, whole) = tiny_gradients(0..6);
+    let parts: Vec<_> = [0..2, 2..4, 4..6].into_iter().map(tiny_gradients).collect();
+    let loss: f32 = parts.iter().map(|(loss, _)| loss[0] / 3.0).sum();
+    assert!((loss - whole_loss[0]).abs() < 1e-5);
+    for (i, whole) in whole.iter().enumerate() {
+        let sum: Vec<f32> = (0..whole.len()).map(|j| parts.iter().map(|(_, g)| g[i][j] / 3.0).sum()).collect();
+        assert_close("accumulated", &sum, whole, 1e-5);
+    }
+}
+
+#[test]
+fn results_are_the_same_bits_under_load() {
+    let first = tiny_gradients(0..6);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| while !stop.load(std::sync::atomic::Ordering::Relaxed) {});
+        }
+        for _ in 0..20 {
+            assert_eq!(tiny_gradients(0..6), first);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_tied_embedding_gathers_both_gradients() {
+    let ids: Ids = vec![1, 4, 2, 2, 0].into();
+    let targets: Ids = vec![4, 2, 2, 0, 3].into();
+    check(
+        "tied",
+        &[[6, 7]],
+        &|x| (crate::linear_cross_entropy(crate::embedding(x[0].clone(), &ids), x[0].clone(), &targets) * 5.0).unsqueeze(),
+        &|x| (crate::loss::plain(crate::embedding::plain(x[0].clone(), &ids), x[0].clone(), &targets) * 5.0).unsqueeze(),
+    );
+}
