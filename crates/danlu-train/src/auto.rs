@@ -222,7 +222,10 @@ fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<DecoderConfi
 fn inherited(folder: &str, facts: &Facts) -> Result<DecoderConfig> {
     let config = danlu_models::folder::load_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
     let (entries, room) = (facts.vocabulary, config.vocab_size());
-    ensure!(entries <= room, "the tokenizer has {entries} entries and the model {folder} room for {room}; use the model's own tokenizer");
+    ensure!(
+        entries <= room,
+        "the tokenizer has {entries} entries and the model {folder} room for {room}; use the model's own tokenizer"
+    );
     Ok(config)
 }
 
@@ -365,7 +368,10 @@ mod tests {
             let first = plan(text);
             let second = resolve(&first.recipe, &FACTS).unwrap();
             assert_eq!(first.recipe, second.recipe);
-            assert_eq!((first.config, first.steps, first.rows, first.micro_rows), (second.config, second.steps, second.rows, second.micro_rows));
+            assert_eq!(
+                (first.config, first.steps, first.rows, first.micro_rows),
+                (second.config, second.steps, second.rows, second.micro_rows)
+            );
         }
     }
 
@@ -378,7 +384,9 @@ mod tests {
     #[test]
     fn what_is_given_is_kept() {
         for (size, wanted) in [("1M", 1e6), ("10M", 10e6), ("124M", 124e6), ("1.5B", 1.5e9)] {
-            check(&format!("[model]\nsize = '{size}'\n[budget]\nsteps = 9\n"), |p| (p.parameters as f64 / wanted).ln().abs() < 0.1);
+            check(&format!("[model]\nsize = '{size}'\n[budget]\nsteps = 9\n"), |p| {
+                (p.parameters as f64 / wanted).ln().abs() < 0.1
+            });
         }
         check("[model]\nlayers = 7\n[budget]\nsteps = 9\n", |p| p.config.layers() == 7 && p.steps == 9);
         check("[model]\nhidden = 96\nheads = 3\n[budget]\nsteps = 9\n", |p| p.recipe.model.head_dim == Some(32));

@@ -12,14 +12,29 @@ use crate::objectives::{Sample, Shown};
 #[derive(Debug)]
 pub enum Event<'a> {
     /// The run starts, or goes on after `resumed` steps.
-    Begin { plan: &'a Plan, resumed: Option<u64> },
+    Begin {
+        plan: &'a Plan,
+        resumed: Option<u64>,
+    },
     /// One training row as the model sees it, before the first step.
     Shown(&'a Shown),
     Step(&'a Step),
     /// A measurement on held-out text; `last` is the one at the end, on more text.
-    Measured { step: u64, elapsed: f64, last: bool, measure: &'a Measure },
-    Sampled { step: u64, samples: &'a [Sample] },
-    Saved { step: u64, folder: &'a Path, seconds: f64 },
+    Measured {
+        step: u64,
+        elapsed: f64,
+        last: bool,
+        measure: &'a Measure,
+    },
+    Sampled {
+        step: u64,
+        samples: &'a [Sample],
+    },
+    Saved {
+        step: u64,
+        folder: &'a Path,
+        seconds: f64,
+    },
     /// Something a person should read: a damaged checkpoint, a corrected length.
     Note(&'a str),
     End(&'a Summary),

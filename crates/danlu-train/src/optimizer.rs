@@ -51,7 +51,10 @@ const MUON_STATES: [&str; 1] = ["momentum_buffer"];
 impl Optimizer {
     /// For a model of this shape; all state starts at zero. The rates of a resolved recipe are all given; one that is not counts as zero.
     pub fn new(spec: &OptimizerSpec, model: &impl Module) -> Self {
-        let roles = names_and_shapes(model).into_iter().map(|(name, shape)| (Role::of(&name, &shape), name)).map(|(role, name)| (name, role));
+        let roles = names_and_shapes(model)
+            .into_iter()
+            .map(|(name, shape)| (Role::of(&name, &shape), name))
+            .map(|(role, name)| (name, role));
         Optimizer { spec: spec.clone(), roles: roles.collect(), state: TensorContainer::new() }
     }
 
@@ -90,7 +93,12 @@ impl Optimizer {
 
     fn muon(&self, share: f64) -> Muon {
         let spec = &self.spec;
-        Muon { rate: spec.muon_rate.unwrap_or(0.0) * share, momentum: spec.momentum, weight_decay: spec.weight_decay, iterations: ITERATIONS }
+        Muon {
+            rate: spec.muon_rate.unwrap_or(0.0) * share,
+            momentum: spec.momentum,
+            weight_decay: spec.weight_decay,
+            iterations: ITERATIONS,
+        }
     }
 
     /// The state as tensors named after their parameter: `model.norm.weight.exp_avg`. Parameters that never moved have none.
@@ -139,7 +147,8 @@ impl ModuleMapper for Stepper<'_> {
         let weight = tensor.inner();
         let (shape, device) = (weight.dims(), weight.device());
         let state = &mut optimizer.state;
-        let mut taken = |which: usize| state.remove::<Tensor<D>>(&(index, which)).unwrap_or_else(|| Tensor::zeros(shape, &device));
+        let mut taken =
+            |which: usize| state.remove::<Tensor<D>>(&(index, which)).unwrap_or_else(|| Tensor::zeros(shape, &device));
         let weight = if optimizer.spec.kind == OptimizerKind::Muon && role == Role::Hidden {
             let momentum = taken(0);
             let options = optimizer.muon(self.share);

@@ -69,7 +69,10 @@ mod tests {
     use super::*;
 
     fn schedule(kind: ScheduleKind, form: DecayForm, floor: f64) -> Schedule {
-        Schedule::new(&OptimizerSpec { schedule: kind, decay_form: form, warmup: 0.1, decay: 0.2, floor, ..OptimizerSpec::default() }, 1000)
+        Schedule::new(
+            &OptimizerSpec { schedule: kind, decay_form: form, warmup: 0.1, decay: 0.2, floor, ..OptimizerSpec::default() },
+            1000,
+        )
     }
 
     #[track_caller]

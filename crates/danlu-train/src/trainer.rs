@@ -58,7 +58,11 @@ pub struct Trained<M> {
 /// # Errors
 /// When the run cannot go on: data or checkpoints that cannot be read, a recipe or data other than the run began with, a parameter
 /// without a gradient, a row without loss, a loss that is not a number or jumps. The checkpoints are intact then.
-pub fn train<O: Objective>(run: &Run<O>, fresh: impl FnOnce() -> Result<O::Model>, observer: &mut dyn Observer) -> Result<Trained<O::Model>> {
+pub fn train<O: Objective>(
+    run: &Run<O>,
+    fresh: impl FnOnce() -> Result<O::Model>,
+    observer: &mut dyn Observer,
+) -> Result<Trained<O::Model>> {
     let mut session = Session::open(run, fresh()?, observer)?;
     session.begin()?;
     thread::scope(|scope| {
@@ -120,7 +124,11 @@ impl<'a, O: Objective> Session<'a, O> {
         let resumed = found.is_some();
         let (model, state) = match found {
             Some(Checkpoint { state, model: weights, optimizer: moments, folder }) => {
-                ensure!(state.recipe == recipe_hash, "{} was made with another recipe; begin a new run, or give this one its own", folder.display());
+                ensure!(
+                    state.recipe == recipe_hash,
+                    "{} was made with another recipe; begin a new run, or give this one its own",
+                    folder.display()
+                );
                 ensure!(state.data == run.data, "{} was trained on other data than is there now", folder.display());
                 let weights = weights.into_iter().map(|t| (t.name, TensorData::new(t.data, t.shape))).collect();
                 let model = load_named(model, weights).with_context(|| format!("{} does not fit the model", folder.display()))?;
@@ -172,10 +180,18 @@ impl<'a, O: Objective> Session<'a, O> {
         }
         let shown = self.run.objective.show(&self.run.objective.batch(self.state.position)?)?;
         self.observer.event(&Event::Shown(&shown));
-        ensure!(shown.with_loss() > 0, "no token of the first row carries loss, so nothing would be learned; the row begins {:?}", head(&shown.text));
+        ensure!(
+            shown.with_loss() > 0,
+            "no token of the first row carries loss, so nothing would be learned; the row begins {:?}",
+            head(&shown.text)
+        );
         if self.run.objective.masks() {
             let all = shown.with_loss() == shown.tokens.len();
-            ensure!(!all, "every token of the first row carries loss, though prompts should not; the row begins {:?}", head(&shown.text));
+            ensure!(
+                !all,
+                "every token of the first row carries loss, though prompts should not; the row begins {:?}",
+                head(&shown.text)
+            );
         }
         if !self.resumed {
             self.measure(self.run.plan.recipe.eval.tokens, false)?;
@@ -253,7 +269,9 @@ impl<'a, O: Objective> Session<'a, O> {
     /// Seconds that the end of the run takes: the last measure, samples and checkpoint.
     fn reserve(&self) -> f64 {
         let eval = &self.run.plan.recipe.eval;
-        let measure = self.measured.map_or(0.0, |(_, m)| m.seconds * (eval.final_tokens as f64 / eval.tokens.max(1) as f64).min(self.held_out_ratio()));
+        let measure = self
+            .measured
+            .map_or(0.0, |(_, m)| m.seconds * (eval.final_tokens as f64 / eval.tokens.max(1) as f64).min(self.held_out_ratio()));
         measure + self.save_seconds + self.sample_seconds
     }
 
@@ -318,7 +336,8 @@ impl<'a, O: Objective> Session<'a, O> {
                 (None, Some((when, measure))) => {
                     let cost = measure.seconds;
                     let since = self.elapsed() - when;
-                    since >= cost / recipe.eval.share && self.pace.affords(cost, step, self.state.total, self.elapsed(), self.reserve())
+                    since >= cost / recipe.eval.share
+                        && self.pace.affords(cost, step, self.state.total, self.elapsed(), self.reserve())
                 }
             };
             if measured {

@@ -80,7 +80,9 @@ fn accumulated_pieces_give_the_gradient_of_the_whole() {
 fn how_an_update_is_cut_does_not_change_the_weights() {
     for kind in ["adamw", "muon"] {
         // Few steps: Adam divides by the gradient's size, so that rounding grows from step to step.
-        let settings = |micro: &'static str| [format!("optimizer.kind={kind}"), micro.to_string(), "budget.steps=4".into(), "optimizer.epsilon=1e-6".into()];
+        let settings = |micro: &'static str| {
+            [format!("optimizer.kind={kind}"), micro.to_string(), "budget.steps=4".into(), "optimizer.epsilon=1e-6".into()]
+        };
         let of = |micro| trained(&plan(&settings(micro).iter().map(String::as_str).collect::<Vec<_>>()));
         let whole = of("batch.micro_tokens=128");
         for micro in ["batch.micro_tokens=16", "batch.micro_tokens=32", "batch.micro_tokens=64"] {

@@ -18,6 +18,8 @@ pub use tensors::{NamedTensor, read_tensors, write_tensors};
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// The checksum of [`STATE`], which holds those of the others.
+const STATE_SUM: &str = "state.blake3";
 
 /// What a run is at one step.
 #[derive(Debug)]
@@ -42,7 +44,9 @@ pub fn save(checkpoints: &Path, mut state: State, model: &[NamedTensor], optimiz
             files.insert(name.to_string(), FileHash { bytes: fs::metadata(&path)?.len(), blake3: hash_file(&path)? });
         }
         state.files = files;
-        Ok(fs::write(dir.join(STATE), state.to_json()?)?)
+        let (text, sum) = state.to_json()?;
+        fs::write(dir.join(STATE_SUM), sum)?;
+        Ok(fs::write(dir.join(STATE), text)?)
     })
     .with_context(|| format!("the checkpoint of step {} was not saved", state.step))?;
     Ok(folder)
@@ -72,8 +76,8 @@ pub fn latest(checkpoints: &Path, mut damaged: impl FnMut(&Path, &anyhow::Error)
 /// # Errors
 /// The first file that is missing, cut, changed or not what it should be.
 pub fn load(folder: &Path) -> Result<Checkpoint> {
-    let state = State::from_json(&read_text_bounded(&folder.join(STATE), 1 << 24)?)
-        .with_context(|| format!("{} is damaged", folder.join(STATE).display()))?;
+    let (text, sum) = (read_text_bounded(&folder.join(STATE), 1 << 24)?, read_text_bounded(&folder.join(STATE_SUM), 1 << 10)?);
+    let state = State::from_json(&text, &sum).with_context(|| format!("{} is damaged", folder.join(STATE).display()))?;
     let read = |name: &str| -> Result<Vec<NamedTensor>> {
         let path = folder.join(name);
         let expected = state.files.get(name).with_context(|| format!("{} does not list {name}", folder.join(STATE).display()))?;
@@ -146,7 +150,8 @@ mod tests {
         saved(dir.path(), &[1, 2, 3]);
         damage(&dir.path().join(folder_name(3)));
         let mut reports = Vec::new();
-        let read = latest(dir.path(), |folder, reason| reports.push((folder.to_path_buf(), format!("{reason:#}")))).unwrap().unwrap();
+        let read =
+            latest(dir.path(), |folder, reason| reports.push((folder.to_path_buf(), format!("{reason:#}")))).unwrap().unwrap();
         assert_eq!(read.state.step, 2);
         assert_eq!(reports.len(), 1);
         assert!(reports[0].0.ends_with("step-00000003") && reports[0].1.contains(message), "{reports:?} lacks {message:?}");
@@ -168,6 +173,7 @@ mod tests {
         check(edit(STATE, |b| b.truncate(20)), "state.json");
         check(edit(STATE, |b| b[0] = 0xff), "UTF-8");
         check(edit(STATE, |b| *b = b"{}".to_vec()), "state.json");
+        check(edit(STATE_SUM, |b| b.clear()), "state.json");
         check(|folder| fs::remove_file(folder.join(OPTIMIZER)).unwrap(), "cannot open");
     }
 
@@ -184,11 +190,11 @@ mod tests {
         #[test]
         fn no_bytes_make_the_readers_panic(bytes: Vec<u8>, text: String, cut in 0usize..400, flip in 0usize..3200) {
             let _ = read_tensors(&bytes);
-            let _ = State::from_json(&text);
-            let dir = tempfile::tempdir()?;
+            let _ = State::from_json(&text, &danlu_files::hash_bytes(text.as_bytes()));
+            let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a");
-            write_tensors(&path, &tensors(3))?;
-            let mut bytes = fs::read(&path)?;
+            write_tensors(&path, &tensors(3)).unwrap();
+            let mut bytes = fs::read(&path).unwrap();
             let bit = flip % (8 * bytes.len());
             bytes[bit / 8] ^= 1 << (bit % 8);
             let _ = read_tensors(&bytes);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// The version of the checkpoint format.
@@ -70,17 +70,19 @@ impl Default for State {
 }
 
 impl State {
-    /// As text with one key per line and a checksum of the rest in the last, so that a changed digit is noticed too.
-    pub(super) fn to_json(&self) -> Result<String> {
-        let body = serde_json::to_string_pretty(self)?;
-        let hash = danlu_files::hash_bytes(body.as_bytes());
-        Ok(format!("{body}\n// blake3 {hash}\n"))
+    /// As text with one key per line, and its checksum, so that a changed digit is noticed too.
+    pub(super) fn to_json(&self) -> Result<(String, String)> {
+        let text = serde_json::to_string_pretty(self)?;
+        let hash = danlu_files::hash_bytes(text.as_bytes());
+        Ok((text, hash))
     }
 
-    pub(super) fn from_json(text: &str) -> Result<State> {
-        let (body, hash) = text.trim_end().rsplit_once("\n// blake3 ").context("its last line, the checksum, is missing: it was cut")?;
-        ensure!(danlu_files::hash_bytes(body.as_bytes()) == hash, "its checksum differs: it has changed since it was written");
-        let state: State = serde_json::from_str(body)?;
+    pub(super) fn from_json(text: &str, hash: &str) -> Result<State> {
+        ensure!(
+            danlu_files::hash_bytes(text.as_bytes()) == hash.trim(),
+            "its checksum differs: it has changed since it was written"
+        );
+        let state: State = serde_json::from_str(text)?;
         ensure!(state.version == VERSION, "it has format {}, this program reads {VERSION}", state.version);
         Ok(state)
     }

@@ -20,7 +20,10 @@ pub struct Metrics {
 impl Metrics {
     /// Opens the logs of a run that has done `step` updates: what was logged after that step is forgotten, since it will happen again.
     pub fn open(run: &Path, step: u64) -> Result<Self> {
-        Ok(Metrics { log: MetricsLog::open(&run.join("metrics.jsonl"), step)?, events: EventFile::create(&run.join("tensorboard"), step)? })
+        Ok(Metrics {
+            log: MetricsLog::open(&run.join("metrics.jsonl"), step)?,
+            events: EventFile::create(&run.join("tensorboard"), step)?,
+        })
     }
 
     /// Logs one row. Numbers also become TensorBoard scalars named `group/key`.

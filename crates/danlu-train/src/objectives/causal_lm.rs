@@ -39,7 +39,8 @@ impl CausalLm {
     /// When a source has no text to train on.
     pub fn new(plan: &Plan, sources: &[(TokenSplit, TokenSplit, f64)], tokenizer: Tokenizer) -> Result<Self> {
         let seed = plan.recipe.seed;
-        let samplers = sources.iter().map(|(train, _, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
+        let samplers =
+            sources.iter().map(|(train, _, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
         let held_out: Vec<TokenSplit> = sources.iter().map(|(_, held_out, _)| held_out.clone()).collect();
         let mut sample = plan.recipe.sample.clone();
         if sample.prompts.is_empty() {
@@ -99,7 +100,9 @@ impl Objective for CausalLm {
         let tokens = ids.iter().zip(batch.targets.iter());
         Ok(Shown {
             text: self.decode(ids)?,
-            tokens: tokens.map(|(&id, &target)| Ok((id, self.decode(&[id])?, target != danlu_ops::IGNORE))).collect::<Result<_>>()?,
+            tokens: tokens
+                .map(|(&id, &target)| Ok((id, self.decode(&[id])?, target != danlu_ops::IGNORE)))
+                .collect::<Result<_>>()?,
             starts: batch.segments.iter().map(|segment| segment.start).take_while(|&start| start < row).collect(),
         })
     }

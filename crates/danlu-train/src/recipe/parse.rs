@@ -83,7 +83,8 @@ fn set(table: &mut toml::Table, given: &str) -> Result<()> {
     let known = KEYS.iter().find(|key| key.path == path).ok_or_else(|| anyhow!("--set {given}: {}", unknown(path)))?;
     ensure!(!known.is_table(), "--set {given}: `{path}` is a table; set one of its keys");
     let is_text = known.kind == "text" || !known.choices.is_empty();
-    let parsed = |text: &str| toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
+    let parsed =
+        |text: &str| toml::from_str::<toml::Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
     let value = match parsed(value) {
         Some(list) if known.kind.starts_with("list") && list.is_array() => list,
         _ if known.kind == "list of text" => toml::Value::Array(value.split(',').map(|one| one.trim().into()).collect()),
@@ -159,7 +160,10 @@ fn relations(recipe: &Recipe) -> Result<()> {
         data.weights.len(),
         data.sources.len()
     );
-    ensure!(data.weights.iter().all(|w| w.is_finite() && *w > 0.0 && *w <= 1000.0), "`data.weights` must be above 0 and at most 1000");
+    ensure!(
+        data.weights.iter().all(|w| w.is_finite() && *w > 0.0 && *w <= 1000.0),
+        "`data.weights` must be above 0 and at most 1000"
+    );
     for task in &recipe.eval.tasks {
         ensure!(task == "bits-per-byte", "`eval.tasks` has {task:?}; there is \"bits-per-byte\"");
     }
@@ -276,7 +280,13 @@ mod tests {
             assert!(!key.meaning.is_empty(), "{} has no doc comment", key.path);
         }
         let text = Recipe::reference();
-        for part in ["[optimizer]", "beta2 = 0.95", "layers = automatic  (integer, 1 to 512)", "\"gpt2\": Learned positions", "list of text"] {
+        for part in [
+            "[optimizer]",
+            "beta2 = 0.95",
+            "layers = automatic  (integer, 1 to 512)",
+            "\"gpt2\": Learned positions",
+            "list of text",
+        ] {
             assert!(text.contains(part), "{part:?} is missing in\n{text}");
         }
     }

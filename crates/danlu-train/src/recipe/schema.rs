@@ -84,7 +84,9 @@ fn resolve<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
 fn choices(node: &Value) -> Vec<(String, String)> {
     let Some(all) = node.get("oneOf").and_then(Value::as_array) else { return vec![] };
     let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).map(str::to_string);
-    all.iter().filter_map(|one| Some((text(one, "const")?, text(one, "description").unwrap_or_default().replace('\n', " ")))).collect()
+    all.iter()
+        .filter_map(|one| Some((text(one, "const")?, text(one, "description").unwrap_or_default().replace('\n', " "))))
+        .collect()
 }
 
 fn type_name(node: &Value) -> String {
@@ -114,7 +116,9 @@ pub fn nearest(path: &str) -> Option<&'static str> {
 }
 
 pub fn reference() -> String {
-    let mut out = String::from("Keys of a recipe. \"automatic\": left out, the program chooses and writes what it chose to the run's recipe.toml.\n");
+    let mut out = String::from(
+        "Keys of a recipe. \"automatic\": left out, the program chooses and writes what it chose to the run's recipe.toml.\n",
+    );
     for key in KEYS.iter() {
         if key.is_table() {
             let _ = write!(out, "\n[{}]  {}\n", key.path, key.meaning);
