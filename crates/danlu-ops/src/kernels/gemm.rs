@@ -5,10 +5,10 @@
 
 use super::isa::Isa;
 use super::mat::{Mat, MatMut};
-use super::pack::pack_panel;
+use super::pack::pack_panels;
 use super::scratch::{self, Use};
 use super::threads::{self, SendPtr};
-use super::tile::{self, Store, Tile};
+use super::tile::{Store, Tile, for_tile};
 
 /// Depth of a block: a panel of A of this depth fits the first cache.
 const KC: usize = 512;
@@ -18,7 +18,9 @@ const NC: usize = 4096;
 /// Columns of B that stay in the second cache while A passes.
 const COLS: usize = 256;
 /// Rows of A in one piece of parallel work.
-const ROWS: usize = 192;
+const ROWS: usize = 96;
+/// Elements in one piece of packing.
+const PIECE: usize = 32768;
 
 /// C = A·B, or C += A·B with `accumulate`, on all threads. A is m×k, B is k×n, C is m×n; panics when they do not agree.
 pub fn gemm(c: MatMut, a: Mat, b: Mat, accumulate: bool) {
@@ -42,15 +44,7 @@ pub(super) fn gemm_with(isa: Isa, c: MatMut, a: Mat, b: Mat, alpha: f32, accumul
         c.cols()
     );
     let call = Call { alpha, accumulate, parallel };
-    match isa {
-        Isa::Portable => call.run::<tile::Portable, { tile::Portable::MR }, { tile::Portable::NR }>(c, a, b),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon => call.run::<tile::Portable, { tile::Portable::MR }, { tile::Portable::NR }>(c, a, b),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => call.run::<tile::Avx2, 6, 16>(c, a, b),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => call.run::<tile::Avx512<12, 2>, 12, 32>(c, a, b),
-    }
+    for_tile!(isa, run(&call, c, a, b));
 }
 
 struct Call {
@@ -59,45 +53,44 @@ struct Call {
     parallel: bool,
 }
 
-impl Call {
-    /// `MR` and `NR` repeat the tile's constants, since a generic constant cannot be the length of an array yet.
-    fn run<T: Tile, const MR: usize, const NR: usize>(&self, mut c: MatMut, a: Mat, b: Mat) {
-        const { assert!(T::MR == MR && T::NR == NR) };
-        let (m, n, k) = (c.rows(), c.cols(), a.cols());
-        if k == 0 && !self.accumulate {
-            for i in 0..m {
-                // SAFETY: row i of C.
-                unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().add(i * c.row_stride()), n).fill(0.0) };
-            }
+fn run<T: Tile, const MR: usize, const NR: usize>(call: &Call, mut c: MatMut, a: Mat, b: Mat) {
+    const { assert!(T::MR == MR && T::NR == NR) };
+    let (m, n, k) = (c.rows(), c.cols(), a.cols());
+    if k == 0 && !call.accumulate {
+        for i in 0..m {
+            // SAFETY: row i of C.
+            unsafe { std::slice::from_raw_parts_mut(c.as_mut_ptr().add(i * c.row_stride()), n).fill(0.0) };
         }
-        if m == 0 || n == 0 || k == 0 {
-            return;
-        }
-        // Blocks of equal depth, so that none is left short.
-        let kc = k.div_ceil(k.div_ceil(KC)).next_multiple_of(4);
-        let (mc, nc) = (m.min(MC), n.min(NC));
-        scratch::with(Use::GemmA, mc.next_multiple_of(MR) * kc, |pa| {
-            scratch::with(Use::GemmB, nc.next_multiple_of(NR) * kc, |pb| {
-                for j0 in (0..n).step_by(NC) {
-                    for i0 in (0..m).step_by(MC) {
-                        for p0 in (0..k).step_by(kc) {
-                            let depth = kc.min(k - p0);
-                            let (i1, j1) = (m.min(i0 + MC), n.min(j0 + NC));
-                            let a = a.row_range(i0..i1).col_range(p0..p0 + depth);
-                            let b = b.col_range(j0..j1).row_range(p0..p0 + depth);
-                            // SAFETY: a block of C, which this call alone may write.
-                            let block = unsafe {
-                                let at = c.as_mut_ptr().add(i0 * c.row_stride() + j0);
-                                MatMut::from_raw(at, i1 - i0, j1 - j0, c.row_stride())
-                            };
-                            self.block::<T, MR, NR>(block, a, b, pa, pb, self.accumulate || p0 > 0);
-                        }
+    }
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    // Blocks of equal depth, so that none is left short.
+    let kc = k.div_ceil(k.div_ceil(KC)).next_multiple_of(4);
+    let packed_a = if reads_rows(&a) { 0 } else { m.min(MC).next_multiple_of(MR) * kc };
+    scratch::with(Use::GemmA, packed_a, |pa| {
+        scratch::with(Use::GemmB, n.min(NC).next_multiple_of(NR) * kc, |pb| {
+            for j0 in (0..n).step_by(NC) {
+                for i0 in (0..m).step_by(MC) {
+                    for p0 in (0..k).step_by(kc) {
+                        let depth = kc.min(k - p0);
+                        let (i1, j1) = (m.min(i0 + MC), n.min(j0 + NC));
+                        let a = a.row_range(i0..i1).col_range(p0..p0 + depth);
+                        let b = b.col_range(j0..j1).row_range(p0..p0 + depth);
+                        // SAFETY: a block of C, which this call alone may write.
+                        let block = unsafe {
+                            let at = c.as_mut_ptr().add(i0 * c.row_stride() + j0);
+                            MatMut::from_raw(at, i1 - i0, j1 - j0, c.row_stride())
+                        };
+                        call.block::<T, MR, NR>(block, a, b, pa, pb, call.accumulate || p0 > 0);
                     }
                 }
-            })
+            }
         })
-    }
+    })
+}
 
+impl Call {
     /// One block that fits the scratch memory: packs both factors, then runs the tiles.
     fn block<T: Tile, const MR: usize, const NR: usize>(
         &self,
@@ -110,30 +103,22 @@ impl Call {
     ) {
         let (m, n, k) = (c.rows(), c.cols(), a.cols());
         let (a_panels, b_panels) = (m.div_ceil(MR), n.div_ceil(NR));
-        assert!(pa.len() >= a_panels * MR * k && pb.len() >= b_panels * NR * k);
+        let direct = reads_rows(&a);
+        assert!((direct || pa.len() >= a_panels * MR * k) && pb.len() >= b_panels * NR * k);
         let (pa, pb) = (SendPtr(pa.as_mut_ptr()), SendPtr(pb.as_mut_ptr()));
-        // About sixteen thousand elements a piece: enough to hide the cost of taking the next one.
-        let (a_step, b_step) = ((16384 / (MR * k)).max(1), (16384 / (NR * k)).max(1));
-        let (a_pieces, b_pieces) = (a_panels.div_ceil(a_step), b_panels.div_ceil(b_step));
-        self.for_each(a_pieces + b_pieces, |piece| {
-            if piece < a_pieces {
-                for i in piece * a_step..a_panels.min((piece + 1) * a_step) {
-                    let width = MR.min(m - i * MR);
-                    // SAFETY: panel i of A lies inside the matrix; its place in the scratch is this panel's alone.
-                    unsafe {
-                        let from = a.as_ptr().add(i * MR * a.row_stride());
-                        pack_panel::<MR>(pa.get().add(i * MR * k), from, k, a.col_stride(), width, a.row_stride());
-                    }
-                }
-            } else {
-                let piece = piece - a_pieces;
-                for j in piece * b_step..b_panels.min((piece + 1) * b_step) {
-                    let width = NR.min(n - j * NR);
-                    // SAFETY: as for A.
-                    unsafe {
-                        let from = b.as_ptr().add(j * NR * b.col_stride());
-                        pack_panel::<NR>(pb.get().add(j * NR * k), from, k, b.row_stride(), width, b.col_stride());
-                    }
+        // About this many elements a piece: enough to hide the cost of taking the next one.
+        let (a_step, b_step) = ((PIECE / (MR * k)).max(1), (PIECE / (NR * k)).max(1));
+        let a_pieces = if direct { 0 } else { a_panels.div_ceil(a_step) };
+        self.for_each(a_pieces + b_panels.div_ceil(b_step), |piece| {
+            // SAFETY: the panels lie inside the matrices, and their places in the scratch are this piece's alone.
+            unsafe {
+                if piece < a_pieces {
+                    let panels = piece * a_step..a_panels.min((piece + 1) * a_step);
+                    pack_panels::<MR>(pa.get(), a.as_ptr(), panels, m, a.row_stride(), k, a.col_stride());
+                } else {
+                    let first = (piece - a_pieces) * b_step;
+                    let panels = first..b_panels.min(first + b_step);
+                    pack_panels::<NR>(pb.get(), b.as_ptr(), panels, n, b.col_stride(), k, b.row_stride());
                 }
             }
         });
@@ -156,7 +141,12 @@ impl Call {
                     // detected when it was chosen; panels of B start at multiples of 64 bytes where NR is a multiple of 16.
                     unsafe {
                         let to = c.get().add(i * MR * c_stride + j * NR);
-                        T::run::<false>(k, pa.get().add(i * MR * k), MR, pb.get().add(j * NR * k), to, store);
+                        let b = pb.get().add(j * NR * k);
+                        if direct {
+                            T::run::<true>(k, a.as_ptr().add(i * MR * a.row_stride()), a.row_stride(), b, to, store);
+                        } else {
+                            T::run::<false>(k, pa.get().add(i * MR * k), MR, b, to, store);
+                        }
                     }
                 }
             }
@@ -170,6 +160,12 @@ impl Call {
             (0..count).for_each(body);
         }
     }
+}
+
+/// Whether the tiles may read A where it is: its rows are contiguous, and not so far apart that they fall into the same few sets of
+/// the first cache.
+fn reads_rows(a: &Mat) -> bool {
+    a.col_stride() == 1 && !a.row_stride().is_multiple_of(256)
 }
 
 /// The `index`-th of `parts` nearly equal shares of `0..total`.

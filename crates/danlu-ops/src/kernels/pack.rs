@@ -1,5 +1,29 @@
 //! Copies a block of a matrix into the order in which the register tiles read it.
 
+use std::ops::Range;
+
+/// Packs panels `panels` of a matrix of `total` rows (or columns), each `stride` after the one before, into their places in `to`.
+///
+/// # Safety
+/// As for [`pack_panel`], for each of the panels.
+pub unsafe fn pack_panels<const WIDTH: usize>(
+    to: *mut f32,
+    from: *const f32,
+    panels: Range<usize>,
+    total: usize,
+    stride: usize,
+    k: usize,
+    k_stride: usize,
+) {
+    for panel in panels {
+        let first = panel * WIDTH;
+        // SAFETY: one of the panels that the caller vouches for.
+        unsafe {
+            pack_panel::<WIDTH>(to.add(first * k), from.add(first * stride), k, k_stride, WIDTH.min(total - first), stride);
+        }
+    }
+}
+
 /// Packs `k`×`width` elements into `to` as `[k][WIDTH]`, element (p, i) taken from `from + p * k_stride + i * stride`; the places past
 /// `width` become 0, so that a tile over the edge computes on zeros.
 ///

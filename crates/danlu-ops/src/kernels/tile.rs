@@ -1,6 +1,7 @@
 //! The innermost step of a matrix product: one small block of C that stays in registers, written for each instruction set.
 
 use super::isa::Isa;
+use super::simd::fma;
 
 /// What a tile does with C, and how much of the tile is inside the matrix.
 #[derive(Clone, Copy)]
@@ -58,33 +59,58 @@ unsafe fn store_edge(tile: &[f32], width: usize, c: *mut f32, store: Store) {
     }
 }
 
-/// Plain Rust, in a shape that compilers turn into vector instructions.
-pub struct Portable;
+/// `M`×`N` in plain Rust, in a shape that compilers turn into vector instructions; with or without a fused multiply-add.
+pub struct Plain<const FMA: bool, const M: usize, const N: usize>;
 
-impl Tile for Portable {
-    const MR: usize = 4;
-    const NR: usize = 8;
+pub type Portable = Plain<false, 4, 8>;
+/// Sixteen of the thirty-two registers. Not measured.
+#[cfg(target_arch = "aarch64")]
+pub type Neon = Plain<true, 8, 8>;
+
+impl<const FMA: bool, const M: usize, const N: usize> Tile for Plain<FMA, M, N> {
+    const MR: usize = M;
+    const NR: usize = N;
+    #[cfg(target_arch = "aarch64")]
+    const ISA: Isa = if FMA { Isa::Neon } else { Isa::Portable };
+    #[cfg(not(target_arch = "aarch64"))]
     const ISA: Isa = Isa::Portable;
 
     unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store) {
-        let mut sum = [[0f32; 8]; 4];
-        let rows = row_starts::<ROWS, 4>(a, a_stride, store.rows);
+        let mut sum = [[0f32; N]; M];
+        let rows = row_starts::<ROWS, M>(a, a_stride, store.rows);
         let step = if ROWS { 1 } else { a_stride };
         for p in 0..k {
-            // SAFETY: `p < k`, and B holds k groups of 8.
-            let b = unsafe { &*b.add(p * 8).cast::<[f32; 8]>() };
-            for i in 0..4 {
+            // SAFETY: `p < k`, and B holds k groups of N.
+            let b = unsafe { &*b.add(p * N).cast::<[f32; N]>() };
+            for (row, sum) in rows.iter().zip(&mut sum) {
                 // SAFETY: element (i, p) of A.
-                let a = unsafe { *rows[i].add(p * step) };
-                for j in 0..8 {
-                    sum[i][j] += a * b[j];
+                let a = unsafe { *row.add(p * step) };
+                for (sum, &b) in sum.iter_mut().zip(b) {
+                    *sum = fma::<FMA>(a, b, *sum);
                 }
             }
         }
         // SAFETY: the caller vouches for C.
-        unsafe { store_edge(sum.as_flattened(), 8, c, store) };
+        unsafe { store_edge(sum.as_flattened(), N, c, store) };
     }
 }
+
+/// Calls `function::<T, MR, NR>(…)` with the tile of an instruction set. The numbers repeat the tile's constants, since a generic
+/// constant cannot be the length of an array yet.
+macro_rules! for_tile {
+    ($isa:expr, $function:ident($($arg:expr),*)) => {
+        match $isa {
+            $crate::kernels::isa::Isa::Portable => $function::<$crate::kernels::tile::Portable, 4, 8>($($arg),*),
+            #[cfg(target_arch = "aarch64")]
+            $crate::kernels::isa::Isa::Neon => $function::<$crate::kernels::tile::Neon, 8, 8>($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::isa::Isa::Avx2 => $function::<$crate::kernels::tile::Avx2, 6, 16>($($arg),*),
+            #[cfg(target_arch = "x86_64")]
+            $crate::kernels::isa::Isa::Avx512 => $function::<$crate::kernels::tile::Avx512<12, 2>, 12, 32>($($arg),*),
+        }
+    };
+}
+pub(crate) use for_tile;
 
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};

@@ -1,3 +1,7 @@
+use std::ops::Range;
+
+use super::backward::{Saved, backward_with};
+use super::forward::forward_with;
 use super::*;
 
 fn values(n: usize, seed: u64) -> Vec<f32> {
