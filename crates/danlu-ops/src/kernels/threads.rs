@@ -218,7 +218,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.0.gate.fetch_and(!OPEN, Ordering::SeqCst);
         let mut spins = 0u32;
-        while self.0.gate.load(Ordering::Acquire) % OPEN != 0 {
+        while !self.0.gate.load(Ordering::Acquire).is_multiple_of(OPEN) {
             spins += 1;
             // A worker that the system has put aside needs the processor that this loop would burn.
             if spins.is_multiple_of(4096) {

@@ -30,7 +30,7 @@ pub trait Tile {
     ///
     /// # Safety
     /// The processor has the tile's instruction set. A is readable for `rows`×k elements with `ROWS` and for `MR`×k without. B is
-    /// readable for `k * NR` elements and aligned to 64 bytes whenever `NR` is a multiple of 16. The `rows`×`cols` block at `c` may
+    /// readable for `k * NR` elements and aligned to 64 bytes, or to 32 where `NR` is not a multiple of 16. The `rows`×`cols` block at `c` may
     /// be read and written.
     unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store);
 }
@@ -104,7 +104,7 @@ macro_rules! for_tile {
             #[cfg(target_arch = "aarch64")]
             $crate::kernels::isa::Isa::Neon => $function::<$crate::kernels::tile::Neon, 8, 8>($($arg),*),
             #[cfg(target_arch = "x86_64")]
-            $crate::kernels::isa::Isa::Avx2 => $function::<$crate::kernels::tile::Avx2, 6, 16>($($arg),*),
+            $crate::kernels::isa::Isa::Avx2 => $function::<$crate::kernels::tile::Avx2<6, 2>, 6, 16>($($arg),*),
             #[cfg(target_arch = "x86_64")]
             $crate::kernels::isa::Isa::Avx512 => $function::<$crate::kernels::tile::Avx512<12, 2>, 12, 32>($($arg),*),
         }
@@ -120,41 +120,52 @@ mod x86 {
     use super::{Isa, Store, Tile, row_starts, store_edge};
     use std::arch::x86_64::*;
 
-    /// 6×16 in twelve of the sixteen 256-bit registers.
-    pub struct Avx2;
+    /// `M` rows of `N` 256-bit registers.
+    pub struct Avx2<const M: usize, const N: usize>;
 
-    impl Tile for Avx2 {
-        const MR: usize = 6;
-        const NR: usize = 16;
+    impl<const M: usize, const N: usize> Tile for Avx2<M, N> {
+        const MR: usize = M;
+        const NR: usize = 8 * N;
         const ISA: Isa = Isa::Avx2;
 
         unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store) {
             // SAFETY: the caller has checked for AVX2 and FMA and vouches for the pointers.
-            unsafe { avx2::<ROWS>(k, a, a_stride, b, c, store) }
+            unsafe { avx2::<ROWS, M, N>(k, a, a_stride, b, c, store) }
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, mut b: *const f32, c: *mut f32, store: Store) {
-        let mut sum = [[_mm256_setzero_ps(); 2]; 6];
-        let rows = row_starts::<ROWS, 6>(a, a_stride, store.rows);
+    unsafe fn avx2<const ROWS: bool, const M: usize, const N: usize>(
+        k: usize,
+        a: *const f32,
+        a_stride: usize,
+        mut b: *const f32,
+        c: *mut f32,
+        store: Store,
+    ) {
+        let mut sum = [[_mm256_setzero_ps(); N]; M];
+        let rows = row_starts::<ROWS, M>(a, a_stride, store.rows);
         let step = if ROWS { 1 } else { a_stride };
-        // SAFETY: A and B hold k groups of 6 and 16; the block of C is the caller's.
+        // SAFETY: A and B hold k groups of M and 8·N; the block of C is the caller's.
         unsafe {
             for i in 0..store.rows {
                 _mm_prefetch(c.add(i * store.row_stride).cast::<i8>(), _MM_HINT_T0);
             }
             for p in 0..k {
-                let (b0, b1) = (_mm256_load_ps(b), _mm256_load_ps(b.add(8)));
-                _mm_prefetch(b.wrapping_add(256).cast::<i8>(), _MM_HINT_T0);
-                for (row, sum) in rows.iter().zip(&mut sum) {
-                    let a = _mm256_broadcast_ss(&*row.add(p * step));
-                    sum[0] = _mm256_fmadd_ps(a, b0, sum[0]);
-                    sum[1] = _mm256_fmadd_ps(a, b1, sum[1]);
+                let mut row = [_mm256_setzero_ps(); N];
+                for (j, row) in row.iter_mut().enumerate() {
+                    *row = _mm256_load_ps(b.add(8 * j));
                 }
-                b = b.add(16);
+                _mm_prefetch(b.wrapping_add(8 * N * 16).cast::<i8>(), _MM_HINT_T0);
+                for (start, sum) in rows.iter().zip(&mut sum) {
+                    let a = _mm256_broadcast_ss(&*start.add(p * step));
+                    for (sum, &row) in sum.iter_mut().zip(&row) {
+                        *sum = _mm256_fmadd_ps(a, row, *sum);
+                    }
+                }
+                b = b.add(8 * N);
             }
-            if store.rows == 6 && store.cols == 16 {
+            if store.rows == M && store.cols == 8 * N {
                 let alpha = _mm256_set1_ps(store.alpha);
                 for (i, sum) in sum.iter().enumerate() {
                     for (j, &sum) in sum.iter().enumerate() {
@@ -164,12 +175,11 @@ mod x86 {
                     }
                 }
             } else {
-                let mut tile = [0f32; 6 * 16];
-                for (i, sum) in sum.iter().enumerate() {
-                    _mm256_storeu_ps(tile.as_mut_ptr().add(i * 16), sum[0]);
-                    _mm256_storeu_ps(tile.as_mut_ptr().add(i * 16 + 8), sum[1]);
+                let mut tile = [[[0f32; 8]; N]; M];
+                for (to, sum) in tile.as_flattened_mut().iter_mut().zip(sum.as_flattened()) {
+                    _mm256_storeu_ps(to.as_mut_ptr(), *sum);
                 }
-                store_edge(&tile, 16, c, store);
+                store_edge(tile.as_flattened().as_flattened(), 8 * N, c, store);
             }
         }
     }

@@ -101,13 +101,13 @@ unsafe fn forward_head<T: Tile, const MR: usize, const NR: usize>(shape: &Attent
                         T::run::<true>(dim, q, q_stride, kt[j * NR * dim..].as_ptr(), scores[j * NR..].as_mut_ptr(), store);
                     }
                     let mut factors = [0f32; MR];
-                    for r in 0..rows {
+                    for (r, factor) in factors.iter_mut().enumerate().take(rows) {
                         let row = &mut scores[r * stride..][..seen];
                         let (row, hidden) = row.split_at_mut(data.past + first + r + 1);
                         hidden.fill(0.0);
                         let max = row_max(T::ISA, row);
                         let sum = exp_sum(T::ISA, row, max);
-                        factors[r] = 1.0 / sum;
+                        *factor = 1.0 / sum;
                         if let Some(lse) = data.lse {
                             *lse.add((first + r) * shape.heads + g) = max + sum.ln();
                         }
