@@ -118,8 +118,8 @@ unsafe fn forward_head<T: Tile, const MR: usize, const NR: usize>(shape: &Attent
                         let store = Store { alpha: 1.0, accumulate: false, row_stride: shape.q_width(), rows, cols };
                         T::run::<true>(seen, scores.as_ptr(), stride, v[d * NR * keys..].as_ptr(), y.add(d * NR), store);
                     }
-                    for r in 0..rows {
-                        scale(T::ISA, std::slice::from_raw_parts_mut(y.add(r * shape.q_width()), dim), factors[r]);
+                    for (r, &factor) in factors.iter().enumerate().take(rows) {
+                        scale(T::ISA, std::slice::from_raw_parts_mut(y.add(r * shape.q_width()), dim), factor);
                     }
                 }
             }
