@@ -120,7 +120,10 @@ fn deb(package: &Path, wanted: &mut Wanted) -> Result<()> {
 /// Files of a folder, looking only below what stands before the first wildcard: the folder may be the root of a machine.
 fn folder(root: &Path, globs: &[String], wanted: &mut Wanted) -> Result<()> {
     for glob in globs {
-        let fixed: std::path::PathBuf = Path::new(glob).components().take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{'])).collect();
+        let fixed: std::path::PathBuf = Path::new(glob)
+            .components()
+            .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[', '{']))
+            .collect();
         let mut walk = ignore::WalkBuilder::new(root.join(fixed));
         walk.standard_filters(false).follow_links(false).sort_by_file_path(Path::cmp);
         // A place that is not there has no file; the caller says that none was found.
@@ -164,7 +167,8 @@ mod tests {
         }
         archive.finish().unwrap();
         let tgz = dir.path().join("x.tar.gz");
-        let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(File::create(&tgz).unwrap(), flate2::Compression::fast()));
+        let mut archive =
+            tar::Builder::new(flate2::write::GzEncoder::new(File::create(&tgz).unwrap(), flate2::Compression::fast()));
         for (name, text) in files {
             let mut header = tar::Header::new_gnu();
             // The writer refuses such names, so they are put into the header by hand.

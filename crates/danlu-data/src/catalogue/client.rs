@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail};
 pub(super) fn pip(package: &str, version: &str, file: &str, folder: &Path) -> Result<()> {
     let form = if file.ends_with(".whl") { "--only-binary" } else { "--no-binary" };
     let package = format!("{package}=={version}");
-    let rest = ["download", "--quiet", "--no-deps", form, ":all:", "--retries", "1", "--timeout", "20", "--disable-pip-version-check"];
+    let rest =
+        ["download", "--quiet", "--no-deps", form, ":all:", "--retries", "1", "--timeout", "20", "--disable-pip-version-check"];
     let run = |program: &str, module: &[&str]| {
         let mut command = Command::new(program);
         command.args(module).args(rest).arg("--dest").arg(folder).arg(&package);
@@ -47,7 +48,8 @@ pub(super) fn apt(package: &str, folder: &Path) -> Result<PathBuf> {
     command.args(["download", "-qq", "-o", "Acquire::Retries=1", "-o", "APT::Sandbox::User=root", package]).current_dir(folder);
     run(command, "apt-get").context("when the package list is old, `apt-get update` renews it")?;
     let prefix = format!("{package}_");
-    let mut found: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|entry| entry.path()).collect();
+    let mut found: Vec<_> =
+        std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?.into_iter().map(|entry| entry.path()).collect();
     found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)));
     // The newest: an older version may be there from before.
     found.sort_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok());

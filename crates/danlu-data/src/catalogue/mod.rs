@@ -69,12 +69,28 @@ pub enum Shape {
 #[serde(tag = "client", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Place {
     /// A repository of the model hub, by the hub's own client.
-    Hf { repository: String },
-    Pip { package: String, version: String, file: String, blake3: String },
-    Npm { package: String, version: String, file: String, blake3: String },
-    Apt { package: String },
+    Hf {
+        repository: String,
+    },
+    Pip {
+        package: String,
+        version: String,
+        file: String,
+        blake3: String,
+    },
+    Npm {
+        package: String,
+        version: String,
+        file: String,
+        blake3: String,
+    },
+    Apt {
+        package: String,
+    },
     /// On this machine already, for instance as an installed package.
-    Path { path: String },
+    Path {
+        path: String,
+    },
 }
 
 impl std::fmt::Display for Place {

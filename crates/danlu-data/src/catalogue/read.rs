@@ -188,7 +188,11 @@ mod tests {
         check(&fields, list, &["A\nx\ny", "z", ""]);
         check(&fields, br#"{"one":{"title":"A"},"two":{"title":"B"}}"#, &["A", "B"]);
         let talk = Shape::Conversations { messages: "messages".into(), text: "text".into() };
-        check(&talk, br#"{"k":{"messages":[[{"text":"Hi"},{"text":"how\nare you"}],[{"text":"fine"}]]}}"#, &["Hi\nhow are you\nfine"]);
+        check(
+            &talk,
+            br#"{"k":{"messages":[[{"text":"Hi"},{"text":"how\nare you"}],[{"text":"fine"}]]}}"#,
+            &["Hi\nhow are you\nfine"],
+        );
         check(&Shape::Lines, "一\n\n 二 \n".as_bytes(), &["一", "二"]);
         let tagged = b"\n\tThe/at jury/nn said/vbd ``/`` no/at evidence/nn ''/'' (/( or/cc 1\\/2/cd )/) ./.\n\nSo/rb ?/.\n";
         check(&Shape::Tagged, tagged, &["The jury said \"no evidence\" (or 1\\/2).\nSo?"]);
@@ -196,7 +200,8 @@ mod tests {
         let text = ["Abacus", "Abbey", "Abbot"].map(entry).concat();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(text.as_bytes()).unwrap();
-        let two: Vec<String> = [["Abacus", "Abbey"].map(entry).concat(), entry("Abbot")].map(|text| text.trim().replace(" \n", "\n")).to_vec();
+        let two: Vec<String> =
+            [["Abacus", "Abbey"].map(entry).concat(), entry("Abbot")].map(|text| text.trim().replace(" \n", "\n")).to_vec();
         check(&Shape::Dictionary, &gzip.finish().unwrap(), &two.iter().map(String::as_str).collect::<Vec<_>>());
     }
 

@@ -70,12 +70,8 @@ fn a_package_with_another_checksum_is_not_used() {
     fs::create_dir_all(&packages).unwrap();
     fs::write(packages.join("x-1.whl"), "not the package").unwrap();
     // A client that cannot find the package fails, and the file that lies there is not taken for it.
-    let place = Place::Pip {
-        package: "no such package".into(),
-        version: "1".into(),
-        file: "x-1.whl".into(),
-        blake3: "0".repeat(64),
-    };
+    let place =
+        Place::Pip { package: "no such package".into(), version: "1".into(), file: "x-1.whl".into(), blake3: "0".repeat(64) };
     let error = fetch_in(dir.path(), &entry(vec![place], Shape::Lines), &mut ()).unwrap_err();
     let message = format!("{error:#}");
     assert!(message.contains("pip no such package==1") && message.contains("by hand"), "{message}");

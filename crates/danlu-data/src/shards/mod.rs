@@ -29,7 +29,9 @@ pub fn build(corpus: &Corpus, tokenizer: &Tokenizer, progress: &mut dyn Progress
     let folder = corpus.folder().join(format!("tokens-{}", &tokenizer.hash()[..16]));
     if folder.exists() {
         match TokenSet::open(&folder) {
-            Ok(set) if set.manifest.source == corpus.manifest.hash && set.manifest.tokenizer == tokenizer.hash() => return Ok(set),
+            Ok(set) if set.manifest.source == corpus.manifest.hash && set.manifest.tokenizer == tokenizer.hash() => {
+                return Ok(set);
+            }
             Ok(_) => progress.note("the corpus has changed since it was made into tokens; making it again"),
             Err(error) => progress.note(&format!("{error:#}; making it again")),
         }

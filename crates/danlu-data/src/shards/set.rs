@@ -31,8 +31,9 @@ impl TokenSet {
     /// # Errors
     /// Names the file that is missing, cut off, damaged or of another set, and what to do.
     pub fn open(folder: &Path) -> Result<Self> {
-        Self::read(folder)
-            .with_context(|| format!("the token set {} cannot be used; remove that folder and it is built again", folder.display()))
+        Self::read(folder).with_context(|| {
+            format!("the token set {} cannot be used; remove that folder and it is built again", folder.display())
+        })
     }
 
     fn read(folder: &Path) -> Result<Self> {
@@ -48,7 +49,9 @@ impl TokenSet {
         let train = TokenSplit::open(folder, &manifest, &manifest.train).context("in the training split")?;
         let held_out = TokenSplit::open(folder, &manifest, &manifest.held_out).context("in the held-out split")?;
         let set = Self { folder: folder.to_path_buf(), manifest, train, held_out };
-        let size = |split: &TokenSplit| split.inner.files.iter().chain([&split.inner.index]).map(|file| file.map.len() as u64).sum::<u64>();
+        let size = |split: &TokenSplit| {
+            split.inner.files.iter().chain([&split.inner.index]).map(|file| file.map.len() as u64).sum::<u64>()
+        };
         if size(&set.train) + size(&set.held_out) <= VERIFIED_AT_OPEN {
             set.verify()?;
         }
@@ -181,7 +184,10 @@ impl TokenSplit {
             mapped.copy_tokens(at, now);
             if let Some(id) = now.iter().find(|&&id| id >= self.inner.vocab_size) {
                 let path = mapped.path.display();
-                bail!("{path} holds the token {id}, outside the vocabulary of {}; remove the folder and build it again", self.vocab_size());
+                bail!(
+                    "{path} holds the token {id}, outside the vocabulary of {}; remove the folder and build it again",
+                    self.vocab_size()
+                );
             }
             (out, start, file) = (rest, start + count as u64, file + 1);
         }

@@ -93,7 +93,10 @@ fn damage_is_found_and_named() {
         assert!(message.contains(name) && message.contains("built again"), "{what} of {name}: {message}");
     };
     for name in ["train-00000.tokens", "train-00001.tokens", "train.index", "held_out-00000.tokens", "held_out.index"] {
-        let size = { whole(); fs::metadata(folder.join(name)).unwrap().len() as usize };
+        let size = {
+            whole();
+            fs::metadata(folder.join(name)).unwrap().len() as usize
+        };
         for at in (0..128).step_by(5).chain([128, size / 2, size - 1]) {
             // The padding at the end of the header means nothing.
             if !(112..128).contains(&at) {

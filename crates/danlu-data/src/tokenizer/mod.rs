@@ -4,8 +4,10 @@
 //! the same ids, and one made there works here. Training is our own where the library's result depends on hash order.
 
 mod export;
+mod fast;
 mod merges;
 mod report;
+mod split;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -20,6 +22,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
 use tokenizers::Tokenizer as Library;
 
+use fast::Fast;
 pub use report::{BytesPerToken, bytes_per_token};
 pub use stream::DecodeStream;
 pub use train::{Kind, TrainSpec, train};
@@ -47,6 +50,8 @@ pub struct Tokenizer {
 struct Inner {
     /// Takes the text of a special token as ordinary text.
     plain: Library,
+    /// Does the same sooner, where the tokenizer is of our own kind.
+    fast: Option<Fast>,
     /// Takes it as the special token; made when first asked for.
     with_special: OnceLock<Library>,
     vocab_size: usize,
@@ -62,7 +67,8 @@ impl Tokenizer {
     pub fn load(path: &Path) -> Result<Self> {
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
         let bytes = danlu_files::read_bounded(&file, MAX_FILE)?;
-        Self::from_json(&bytes, export::end_token_beside(&file)?.as_deref()).with_context(|| format!("{} is not a usable tokenizer", file.display()))
+        Self::from_json(&bytes, export::end_token_beside(&file)?.as_deref())
+            .with_context(|| format!("{} is not a usable tokenizer", file.display()))
     }
 
     /// A tokenizer from the bytes of its `tokenizer.json`. `end` names the token that ends a document, where the file alone does not
@@ -72,17 +78,20 @@ impl Tokenizer {
         // A file may ask for truncation or padding; either would silently change the corpus.
         plain.with_truncation(None).map_err(|e| anyhow!("{e}"))?;
         plain.with_padding(None);
-        let hash = danlu_files::hash_bytes(json(&plain)?.as_bytes());
+        let json = json(&plain)?;
+        let (hash, fast) = (danlu_files::hash_bytes(json.as_bytes()), Fast::new(&json));
         plain.set_encode_special_tokens(true);
-        let end_of_text = end.into_iter().chain(END_NAMES).find_map(|name| plain.token_to_id(name)).with_context(|| {
-            format!("it has no token that ends a document; one of {} is needed", END_NAMES.join(", "))
-        })?;
+        let end_of_text = end
+            .into_iter()
+            .chain(END_NAMES)
+            .find_map(|name| plain.token_to_id(name))
+            .with_context(|| format!("it has no token that ends a document; one of {} is needed", END_NAMES.join(", ")))?;
         // Ids may have holes, so the size a model needs is the largest id and one, not the number of tokens.
         let largest = plain.get_vocab(true).into_values().max().context("its vocabulary is empty")?;
         if largest == u32::MAX {
             bail!("it has a token with the id {largest}, which is the mark for a target without loss");
         }
-        let inner = Inner { plain, with_special: OnceLock::new(), vocab_size: largest as usize + 1, end_of_text, hash };
+        let inner = Inner { plain, fast, with_special: OnceLock::new(), vocab_size: largest as usize + 1, end_of_text, hash };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -105,7 +114,10 @@ impl Tokenizer {
     /// The ids of ordinary text. The text of a special token, such as `<|endoftext|>` in a document about tokenizers, is encoded as
     /// the characters it consists of, so that no document can end itself.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        encode_with(&self.inner.plain, text)
+        match self.inner.fast.as_ref().and_then(|fast| fast.encode(text)) {
+            Some(ids) => Ok(ids),
+            None => encode_with(&self.inner.plain, text),
+        }
     }
 
     /// [`Tokenizer::encode`] where the text of special tokens stands for those tokens: for chat templates, whose text is trusted.

@@ -18,7 +18,11 @@ impl BytesPerToken {
 }
 
 /// Encodes `texts` (held-out ones, to be fair) until `max_bytes` are seen.
-pub fn bytes_per_token(tokenizer: &Tokenizer, texts: impl IntoIterator<Item = impl AsRef<str>>, max_bytes: u64) -> Result<BytesPerToken> {
+pub fn bytes_per_token(
+    tokenizer: &Tokenizer,
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+    max_bytes: u64,
+) -> Result<BytesPerToken> {
     let mut sum = BytesPerToken::default();
     for text in texts {
         if sum.bytes >= max_bytes {

@@ -4,8 +4,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer as Library;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+use super::fast::byte_letters;
+use super::split::SPLIT;
 use super::{END_OF_TEXT, PAD, TURN_END, TURN_START, Tokenizer, merges, unigram, words};
 
 /// How text becomes tokens.
@@ -40,12 +41,6 @@ impl Default for TrainSpec {
     }
 }
 
-/// How bytes are kept together before merging, as in GPT-4 and Qwen: contractions, letters with the one character before them, digits,
-/// other characters with the line ends after them, line ends, spaces. No merge crosses a word, a line or a number. Marks count as letters so that
-/// the scripts of India and accents in decomposed form are not torn apart. Digits go in groups of at most two: groups of three, as in
-/// vocabularies of 100,000, would take a thousand tokens of a small one.
-const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+|\p{N}{1,2}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 /// What BERT's kind needs besides the tokens all kinds have.
 const WORD_PIECE_SPECIAL: [&str; 4] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
@@ -60,7 +55,8 @@ pub fn train(spec: &TrainSpec, texts: impl Iterator<Item = Result<String>>) -> R
     }
     let special = vocab.clone();
     let untrained = library(spec.kind, &special, untrained_model(spec.kind, &special))?;
-    let words = words::count(&untrained, texts, spec.sample_bytes)?;
+    let split = if spec.kind == Kind::WordPiece { words::Split::By(&untrained) } else { words::Split::Bytes };
+    let words = words::count(split, texts, spec.sample_bytes)?;
     if words.is_empty() {
         bail!("there is no text to train a tokenizer on");
     }
@@ -159,7 +155,7 @@ fn numbered(vocab: &[String]) -> Map<String, Value> {
 
 /// The 256 characters that stand for bytes, in the order of their code points.
 fn byte_alphabet() -> Vec<String> {
-    let mut characters: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    let mut characters = byte_letters();
     characters.sort_unstable();
     characters.into_iter().map(String::from).collect()
 }

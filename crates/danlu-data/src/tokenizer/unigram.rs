@@ -7,7 +7,12 @@ use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 ///
 /// The library's result depends on the order of the words, on how sums are divided among threads, and on hash order where letters it had
 /// pruned are put back. So the words come sorted, the trainer runs on one thread, and the letters put back are numbered anew.
-pub(super) fn learn(special: &[String], alphabet: Vec<String>, words: Vec<(String, u64)>, vocab_size: usize) -> Result<Vec<(String, f64)>> {
+pub(super) fn learn(
+    special: &[String],
+    alphabet: Vec<String>,
+    words: Vec<(String, u64)>,
+    vocab_size: usize,
+) -> Result<Vec<(String, f64)>> {
     let words: Vec<_> = words.into_iter().map(|(word, count)| (word, u32::try_from(count).unwrap_or(u32::MAX))).collect();
     let trainer = UnigramTrainer::builder()
         .show_progress(false)
@@ -22,7 +27,10 @@ pub(super) fn learn(special: &[String], alphabet: Vec<String>, words: Vec<(Strin
     renumber_letters(&mut pieces);
     pieces.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     if pieces.len() + special.len() > vocab_size {
-        bail!("the unigram model needs {} tokens for this text; a vocabulary of {vocab_size} is too small", pieces.len() + special.len());
+        bail!(
+            "the unigram model needs {} tokens for this text; a vocabulary of {vocab_size} is too small",
+            pieces.len() + special.len()
+        );
     }
     Ok(special.iter().map(|token| (token.clone(), 0.0)).chain(pieces).collect())
 }
