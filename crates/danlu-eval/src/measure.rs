@@ -107,9 +107,9 @@ pub fn measure<'a>(
 fn spread(split: &TokenSplit, limits: Limits) -> impl Iterator<Item = Result<Document<'static>>> {
     let share = |have: u64, limit: Option<u64>| limit.map_or(1, |limit| have / limit.max(1));
     let every = share(split.len(), limits.tokens).max(share(split.bytes(), limits.bytes)).max(1);
-    (0..split.documents()).step_by(every as usize).map(move |i| {
-        Ok(Document { tokens: split.document(i)?.into(), bytes: split.document_bytes(i) })
-    })
+    (0..split.documents())
+        .step_by(every as usize)
+        .map(move |i| Ok(Document { tokens: split.document(i)?.into(), bytes: split.document_bytes(i) }))
 }
 
 /// Whole documents until the limits of tokens and bytes are reached.
@@ -168,14 +168,16 @@ mod tests {
         check(Limits::default(), 10);
         check(Limits { tokens: Some(250), ..Limits::default() }, 3);
         check(Limits { bytes: Some(600), ..Limits::default() }, 2);
-        let long = measure(uniform, 64, documents(&[3000; 10]).into_iter(), Limits { time: Some(Duration::ZERO), ..Limits::default() });
+        let long =
+            measure(uniform, 64, documents(&[3000; 10]).into_iter(), Limits { time: Some(Duration::ZERO), ..Limits::default() });
         assert_eq!(long.unwrap().documents, 1, "the clock leaves at least one");
     }
 
     #[test]
     fn nothing_to_measure_and_nan_are_errors() {
         let check = |lengths: &[usize], nll: f32, part: &str| {
-            let error = measure(|b: &Batch| vec![nll; b.ids.len()], 8, documents(lengths).into_iter(), Limits::default()).unwrap_err();
+            let error =
+                measure(|b: &Batch| vec![nll; b.ids.len()], 8, documents(lengths).into_iter(), Limits::default()).unwrap_err();
             assert!(error.to_string().contains(part), "{error}");
         };
         check(&[], 1.0, "no held-out text");

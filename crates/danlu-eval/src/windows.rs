@@ -29,7 +29,16 @@ pub(crate) struct Packer<'a, I: Iterator<Item = Document<'a>>> {
 
 impl<'a, I: Iterator<Item = Document<'a>>> Packer<'a, I> {
     pub fn new(documents: I, context: usize, batch_tokens: usize) -> Self {
-        Self { documents, context: context.max(1), batch_tokens, current: None, begun: 0, at: 0, stopped: false, bytes: Vec::new() }
+        Self {
+            documents,
+            context: context.max(1),
+            batch_tokens,
+            current: None,
+            begun: 0,
+            at: 0,
+            stopped: false,
+            bytes: Vec::new(),
+        }
     }
 
     /// Only the document in progress is still finished.

@@ -1,12 +1,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use danlu_models::DecoderConfig;
 use serde::{Deserialize, Serialize};
 use sysinfo::System;
 
-/// What a step reaches of the rate of matrix products before any run on this machine has said better.
-const EFFICIENCY: f64 = 0.7;
 const FILE: &str = "machine.json";
+const LIMIT: u64 = 1 << 20;
+/// Runs that are remembered.
+const KEEP: usize = 64;
+/// A run says something about models up to this many times its size either way.
+const ALIKE: f64 = 3.0;
 
 /// The machine a run is planned for.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,36 +26,68 @@ pub struct Machine {
     pub available: Option<u64>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Calibration {
-    efficiency: f64,
+/// What a run reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Reached {
     run: String,
+    parameters: u64,
+    efficiency: f64,
 }
 
 impl Machine {
-    /// This machine, with the calibration that earlier runs left in `home`. Measures the rate of matrix products once, in well under a
-    /// second.
-    pub fn here(home: &Path) -> Self {
-        let calibration = danlu_files::read_text_bounded(&home.join(FILE), 1 << 16)
-            .ok()
-            .and_then(|text| serde_json::from_str::<Calibration>(&text).ok())
-            .filter(|c| (0.01..=1.5).contains(&c.efficiency));
-        let (efficiency, measured_in) = calibration.map_or((EFFICIENCY, None), |c| (c.efficiency, Some(c.run)));
-        let available = available_memory();
-        Self { threads: danlu_ops::threads(), gemm_rate: danlu_ops::gemm_rate(), efficiency, measured_in, available }
+    /// This machine, for a model of `config`'s shape, with what earlier runs of models of about its size reached. Measures the rate of
+    /// matrix products once, in well under a second.
+    pub fn here(home: &Path, config: &DecoderConfig) -> Self {
+        let size = config.parameters();
+        let distance = |reached: &Reached| (reached.parameters.max(1) as f64 / size as f64).ln().abs();
+        // The last of those equally near: it is the newest.
+        let nearest = reached(home)
+            .into_iter()
+            .filter(|r| distance(r) <= ALIKE.ln())
+            .rev()
+            .min_by(|a, b| distance(a).total_cmp(&distance(b)));
+        let (efficiency, measured_in) = nearest.map_or((assumed(config), None), |r| (r.efficiency, Some(r.run)));
+        Self {
+            threads: danlu_ops::threads(),
+            gemm_rate: danlu_ops::gemm_rate(),
+            efficiency,
+            measured_in,
+            available: available_memory(),
+        }
     }
+}
+
+/// Before any run has said better: narrow products are bound by memory, wide ones come near the measured rate.
+fn assumed(config: &DecoderConfig) -> f64 {
+    let width = config.hidden_size() as f64;
+    0.75 * width / (width + 100.0)
+}
+
+fn reached(home: &Path) -> Vec<Reached> {
+    let text = danlu_files::read_text_bounded(&home.join(FILE), LIMIT).unwrap_or_default();
+    // A damaged file costs a better guess, nothing else.
+    let all: Vec<Reached> = serde_json::from_str(&text).unwrap_or_default();
+    all.into_iter().filter(|r| believable(r.efficiency)).collect()
+}
+
+fn believable(efficiency: f64) -> bool {
+    (0.001..=1.5).contains(&efficiency)
 }
 
 /// Keeps what share of the machine's rate of matrix products a finished run reached, for the next plan.
 ///
 /// # Errors
 /// The file system's.
-pub fn calibrate(home: &Path, run: &str, efficiency: f64) -> Result<()> {
-    if !efficiency.is_finite() || efficiency <= 0.0 {
+pub fn calibrate(home: &Path, run: &str, parameters: u64, efficiency: f64) -> Result<()> {
+    if !believable(efficiency) {
         return Ok(());
     }
-    let text = serde_json::to_string_pretty(&Calibration { efficiency, run: run.to_string() })?;
-    danlu_files::write_atomic_bytes(&home.join(FILE), text.as_bytes()).context("the machine's calibration was not kept")
+    let mut all = reached(home);
+    all.retain(|r| r.run != run);
+    all.push(Reached { run: run.to_string(), parameters, efficiency });
+    let newest = &all[all.len().saturating_sub(KEEP)..];
+    danlu_files::write_atomic_bytes(&home.join(FILE), serde_json::to_string_pretty(newest)?.as_bytes())
+        .context("the machine's calibration was not kept")
 }
 
 fn available_memory() -> Option<u64> {
@@ -65,6 +101,26 @@ fn available_memory() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_run_is_believed_and_damage_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        let config = |hidden| DecoderConfig::Llama(danlu_models::LlamaConfig::new(1000, hidden, 4, 32, 64));
+        let check = |hidden: usize, run: Option<&str>| {
+            let machine = Machine::here(home.path(), &config(hidden));
+            assert_eq!(machine.measured_in.as_deref(), run, "{machine:?}");
+            assert!((0.01..1.0).contains(&machine.efficiency));
+        };
+        check(64, None);
+        for (run, hidden, efficiency) in [("small", 64, 0.2), ("large", 256, 0.6), ("broken", 64, f64::NAN)] {
+            calibrate(home.path(), run, config(hidden).parameters(), efficiency).unwrap();
+        }
+        check(64, Some("small"));
+        check(256, Some("large"));
+        check(2048, None);
+        std::fs::write(home.path().join(FILE), "{").unwrap();
+        check(64, None);
+    }
 
     #[test]
     fn there_is_memory() {

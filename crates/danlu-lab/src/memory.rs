@@ -1,6 +1,6 @@
 use danlu_models::DecoderConfig;
-use danlu_train::recipe::OptimizerKind;
 use danlu_train::Plan;
+use danlu_train::recipe::OptimizerKind;
 use serde::Serialize;
 
 /// Bytes of one number: training on the CPU is in f32.
@@ -53,13 +53,16 @@ pub fn memory(plan: &Plan) -> Memory {
         // Muon keeps one momentum for each hidden matrix; the rest is AdamW's.
         OptimizerKind::Muon => parameters + embeddings.min(parameters),
     };
+    // With recomputation each layer keeps its input, and one layer at a time all of its activations.
+    let (layers, each) = (config.layers() as u64, floats_per_layer(config));
+    let kept = if plan.recipe.batch.recompute { layers * hidden + each } else { layers * each };
     // A step in several pieces keeps the sum so far beside the piece's own gradient.
     let gradients = if plan.rows > plan.micro_rows { 2 * parameters } else { parameters };
     Memory {
         weights: F32 * parameters,
         gradients: F32 * gradients,
         optimizer: F32 * states,
-        activations: F32 * micro_tokens * (config.layers() as u64 * floats_per_layer(config) + 3 * hidden),
+        activations: F32 * micro_tokens * (kept + 3 * hidden),
         // Logits and their gradient.
         loss: F32 * 2 * LOSS_CHUNK.min(micro_tokens) * vocabulary,
         data: 3 * F32 * plan.step_tokens(),

@@ -1,4 +1,4 @@
-use danlu_train::Plan;
+use danlu_train::{Plan, Recipe};
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -70,29 +70,35 @@ pub fn predict(plan: &Plan, machine: &Machine, prices: &Prices) -> Prediction {
     }
 }
 
-/// Why the run does not fit and what to change, when it does not. A tenth of the memory is left to the system.
-pub fn refusal(prediction: &Prediction, plan: &Plan, machine: &Machine) -> Option<String> {
-    let (needs, has) = (prediction.memory.total(), machine.available? / 10 * 9);
+/// Why the run does not fit and what to change, when it does not. A tenth of the memory is left to the system. `given` is the recipe as the
+/// user wrote it: what was given there is what can be changed there.
+pub fn refusal(prediction: &Prediction, plan: &Plan, given: &Recipe, machine: &Machine) -> Option<String> {
+    let memory = &prediction.memory;
+    let (needs, has) = (memory.total(), machine.available? / 10 * 9);
     if needs <= has {
         return None;
     }
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let mut text = format!("this run needs {:.2} GB of memory and {:.2} GB can be used here.", gigabytes(needs), gigabytes(has));
-    let movable = prediction.memory.activations + prediction.memory.loss;
-    let fixed = needs - movable;
-    let micro_tokens = plan.micro_rows * plan.row_len;
-    if fixed < has {
-        let fits = (micro_tokens as u64 * (has - fixed) / movable.max(1)) as usize / plan.row_len * plan.row_len;
-        if fits >= plan.row_len && fits < micro_tokens {
-            text.push_str(&format!(" Smaller pieces give the same result: --set batch.micro_tokens={fits}."));
-        } else {
-            text.push_str(&format!(" A shorter context needs less: --set model.context={}.", (plan.row_len / 2).max(8)));
-        }
+    let movable = memory.activations + memory.loss;
+    let rows = (has.saturating_sub(needs - movable)) * plan.micro_rows as u64 / movable.max(1);
+    // What grows with the model, and by how much it must shrink.
+    let shrink = has.saturating_sub(memory.program) as f64 / (needs - memory.program) as f64;
+    let layers = (plan.config.layers() as f64 * shrink * 0.95) as usize;
+    let advice = if rows >= 1 && (rows as usize) < plan.micro_rows {
+        format!("Smaller pieces give the same result: --set batch.micro_tokens={}", rows as usize * plan.row_len)
+    } else if !plan.recipe.batch.recompute && needs - memory.activations + memory.activations / plan.config.layers() as u64 <= has
+    {
+        "Computing activations again needs less, for a third more time: --set batch.recompute=true".into()
+    } else if (given.model.hidden.is_some() || given.model.layers.is_some()) && layers > 0 {
+        format!("Fewer layers need less: --set model.layers={layers}")
+    } else if given.model.hidden.is_some() {
+        format!("A narrower model needs less: --set model.hidden={}", (plan.config.hidden_size() / 2).max(64))
     } else {
-        // Everything that does not move with the batch is proportional to the parameters.
-        let size = plan.parameters as f64 * has as f64 * 0.7 / fixed as f64;
-        text.push_str(&format!(" A smaller model fits: --set model.size={}.", short(size)));
-    }
+        // Activations shrink more slowly than parameters.
+        format!("A smaller model fits: --set model.size={}", short(plan.parameters as f64 * shrink.powf(1.5)))
+    };
+    text.push_str(&format!(" {advice}."));
     Some(text)
 }
 

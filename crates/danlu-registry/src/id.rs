@@ -55,7 +55,12 @@ impl FromStr for ModelRef {
         let (name, version) = match text.split_once('@') {
             Some((name, version)) => {
                 let number = version.parse::<u32>().ok().filter(|&v| v > 0 && version == v.to_string());
-                (name, Some(number.with_context(|| format!("{version:?} is not a version of a model; write {name}@1, or {name} for the newest"))?))
+                (
+                    name,
+                    Some(number.with_context(|| {
+                        format!("{version:?} is not a version of a model; write {name}@1, or {name} for the newest")
+                    })?),
+                )
             }
             None => (text, None),
         };
@@ -92,7 +97,24 @@ mod tests {
 
     #[test]
     fn names_stay_inside_their_folder() {
-        for bad in ["", "..", ".hidden", "a/b", "../a", "a\\b", "a b", "a@1@2", "a@0", "a@01", "a@-1", "a@", "a:b", "a.", "-a", &"a".repeat(101)] {
+        for bad in [
+            "",
+            "..",
+            ".hidden",
+            "a/b",
+            "../a",
+            "a\\b",
+            "a b",
+            "a@1@2",
+            "a@0",
+            "a@01",
+            "a@-1",
+            "a@",
+            "a:b",
+            "a.",
+            "-a",
+            &"a".repeat(101),
+        ] {
             assert!(bad.parse::<ModelRef>().is_err(), "{bad:?} was taken");
         }
         for good in ["a", "丹炉@1", "gpt-2.1_b", "9", "a@1", "smollm2@4294967295"] {

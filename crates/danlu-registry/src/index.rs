@@ -68,7 +68,8 @@ impl Index {
 
     fn stored(&self) -> Result<HashMap<String, (String, Record)>> {
         let mut query = self.db.prepare("SELECT id, stamp, record FROM models")?;
-        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?;
+        let rows =
+            query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?)))?;
         let mut known = HashMap::new();
         for row in rows {
             let (id, stamp, text) = row?;

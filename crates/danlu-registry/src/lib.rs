@@ -15,6 +15,6 @@ mod transfer;
 
 pub use clock::timestamp;
 pub use id::{ModelId, ModelRef, check_name};
-pub use record::{Data, FileRecord, Lineage, Level, Measure, Origin, Record, RecipeRecord};
+pub use record::{Data, FileRecord, Level, Lineage, Measure, Origin, RecipeRecord, Record};
 pub use registry::Registry;
 pub use transfer::{Damage, Verified};

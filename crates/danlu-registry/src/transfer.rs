@@ -34,7 +34,13 @@ impl Registry {
     pub fn export(&self, wanted: &ModelRef, to: &Path, force: bool) -> Result<ModelId> {
         let verified = self.verify(wanted)?;
         if let Some(damage) = verified.damage.first() {
-            bail!("{} is not exported, since its file {} is {}; see `danlu models verify {}`", verified.id, damage.file, damage.what, verified.id);
+            bail!(
+                "{} is not exported, since its file {} is {}; see `danlu models verify {}`",
+                verified.id,
+                damage.file,
+                damage.what,
+                verified.id
+            );
         }
         let to = absolute(to)?;
         if to.is_file() {
@@ -60,7 +66,13 @@ impl Registry {
     ///
     /// # Errors
     /// As for [`Registry::register`].
-    pub fn import(&self, name: &str, folder: &Path, licence: Option<String>, check: impl FnOnce(&Path) -> Result<()>) -> Result<ModelId> {
+    pub fn import(
+        &self,
+        name: &str,
+        folder: &Path,
+        licence: Option<String>,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<ModelId> {
         let from = absolute(folder)?.display().to_string();
         let lineage = Lineage { origin: Some(Origin { from, licence }), ..Lineage::default() };
         self.register(name, folder, lineage, check)

@@ -121,7 +121,9 @@ fn a_whole_life_in_seconds() {
     let (texts, minutes) = (texts(), "0.15");
     let up = ["up", "--data", &texts, "--minutes", minutes, "--no-prompt"];
     let first = home.expect(0, &up);
-    for part in ["[1/6] text", "[5/6] training", "bits per byte", "is registered", "planned", "the first row as the model sees it"] {
+    for part in
+        ["[1/6] text", "[5/6] training", "bits per byte", "is registered", "planned", "the first row as the model sees it"]
+    {
         assert!(first.contains(part), "{part}\n{first}");
     }
     let models = home.json(&["models", "list", "--json"]);
@@ -136,12 +138,18 @@ fn a_whole_life_in_seconds() {
     assert!(again.contains("is there already"), "{again}");
     assert_eq!(home.json(&["models", "list", "--json"]).as_array().unwrap().len(), 1);
 
-    let generate = |seed: &str| home.json(&["generate", &name, "--prompt", "pub fn ", "--max-tokens", "12", "--seed", seed, "--json"]);
+    let generate =
+        |seed: &str| home.json(&["generate", &name, "--prompt", "pub fn ", "--max-tokens", "12", "--seed", seed, "--json"]);
     assert_eq!(generate("1")["text"], generate("1")["text"]);
     assert_ne!(generate("1")["text"], generate("2")["text"]);
 
     // The interactive prompt is the same over a pipe, and ends with it.
-    let mut child = home.command(&["generate", &name, "--interactive", "--max-tokens", "4"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = home
+        .command(&["generate", &name, "--interactive", "--max-tokens", "4"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(b"let x\nfn main\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("fn main"));

@@ -37,7 +37,10 @@ pub fn register(home: &Path, name: &str, decoder: &Decoder, prepared: &Prepared,
         let (read, _) = folder::load(copy, &Device::flex()).context("it does not load")?;
         let found = logits(&read, &batch)?;
         let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        ensure!(found.len() == expected.len() && worst <= TOLERANCE, "read back, its logits differ from those in memory by {worst}");
+        ensure!(
+            found.len() == expected.len() && worst <= TOLERANCE,
+            "read back, its logits differ from those in memory by {worst}"
+        );
         Ok(())
     })?;
     std::fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
@@ -55,14 +58,19 @@ fn with_ends(config: &DecoderConfig, end: u32) -> DecoderConfig {
 }
 
 fn probe(prepared: &Prepared) -> Result<Vec<u32>> {
-    let set = prepared.sets.iter().find(|set| !set.held_out.is_empty()).context("there is no held-out text to compare logits on")?;
+    let set =
+        prepared.sets.iter().find(|set| !set.held_out.is_empty()).context("there is no held-out text to compare logits on")?;
     let mut tokens = set.held_out.document(0)?;
     tokens.truncate(PROBE.min(prepared.plan.config.context()));
     Ok(tokens)
 }
 
 fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
-    let logits = decoder.logits(batch).into_data().try_into_vec::<f32>().map_err(|e| anyhow::anyhow!("logits are not 32-bit floats: {e:?}"))?;
+    let logits = decoder
+        .logits(batch)
+        .into_data()
+        .try_into_vec::<f32>()
+        .map_err(|e| anyhow::anyhow!("logits are not 32-bit floats: {e:?}"))?;
     ensure!(logits.iter().all(|x| x.is_finite()), "the model gives logits that are not numbers");
     Ok(logits)
 }
@@ -77,7 +85,10 @@ fn lineage(run: &str, prepared: &Prepared, summary: &Summary) -> Result<Lineage>
     let mut metrics = BTreeMap::new();
     if let Some(measure) = &summary.measure {
         let interval = |x: f64| x.is_finite().then_some(x);
-        metrics.insert("bits_per_byte".into(), Measure { value: measure.value, low: interval(measure.low), high: interval(measure.high) });
+        metrics.insert(
+            "bits_per_byte".into(),
+            Measure { value: measure.value, low: interval(measure.low), high: interval(measure.high) },
+        );
     }
     let facts = [
         ("parameters", json!(prepared.plan.parameters)),

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use danlu_data::Progress;
 use danlu_data::corpus::{Corpus, Split};
 use danlu_data::shards::{self, TokenSet, TokenSplit};
-use danlu_data::tokenizer::{Kind, TrainSpec, Tokenizer, train};
-use danlu_data::Progress;
+use danlu_data::tokenizer::{Kind, Tokenizer, TrainSpec, train};
 use danlu_train::recipe::TokenizerKind;
 use danlu_train::{Facts, Plan, Recipe, auto};
 use serde::{Deserialize, Serialize};
@@ -142,7 +142,8 @@ impl Prepared {
 
     /// What the run is trained on, for its lineage.
     pub fn data(&self) -> Vec<DataRecord> {
-        let one = |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
+        let one =
+            |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
         self.corpora.iter().map(one).collect()
     }
 

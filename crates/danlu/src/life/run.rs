@@ -108,14 +108,19 @@ pub fn reopen(home: &Path, name: &str, progress: &mut dyn Progress) -> Result<Pr
 
 fn known(home: &Path) -> String {
     let entries = fs::read_dir(home.join("runs")).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect();
+    let mut names: Vec<String> =
+        entries.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !n.starts_with('.')).collect();
     names.sort();
-    if names.is_empty() { "there are none yet; `danlu train RECIPE` begins one".into() } else { format!("there are: {}", names.join(", ")) }
+    if names.is_empty() {
+        "there are none yet; `danlu train RECIPE` begins one".into()
+    } else {
+        format!("there are: {}", names.join(", "))
+    }
 }
 
 /// What the plan says of a prepared run on this machine.
 pub fn prediction(home: &Path, prepared: &Prepared) -> (Prediction, Machine) {
-    let machine = Machine::here(home);
+    let machine = Machine::here(home, &prepared.plan.config);
     (predict(&prepared.plan, &machine, &Prices::default()), machine)
 }
 
@@ -150,10 +155,9 @@ pub fn execute(home: &Path, prepared: &Prepared, view: Kind) -> Result<Done> {
     let id = export::register(home, &record.model_name, &trained.model, prepared, &done.summary)?;
     record.model = Some(id.clone());
     write_record(home, name, &record)?;
-    calibrate(home, name, done.summary.gemm_share)?;
+    calibrate(home, name, plan.parameters, done.summary.gemm_share)?;
     done.picture = Some(draw(&dir, &id, &done, &state.headline)?);
     done.model = Some(id);
-    let peak = done.summary.peak_memory;
     done.comparison = compare(
         &planned,
         &Measured {
@@ -161,7 +165,7 @@ pub fn execute(home: &Path, prepared: &Prepared, view: Kind) -> Result<Done> {
             tokens: done.summary.tokens,
             seconds: done.summary.elapsed,
             tokens_per_second: done.summary.tokens_per_second,
-            memory: (peak > 0).then_some(peak),
+            memory: state.peak_memory,
         },
     );
     Ok(done)

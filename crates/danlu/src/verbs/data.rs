@@ -19,7 +19,9 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a corpus from files, folders, globs, an entry of the catalogue, or `crates` (the sources cargo keeps).
-    #[command(after_help = "Examples:\n  danlu data add wiki-leads\n  danlu data add ~/texts \"notes/**/*.md\" --name mine\n  danlu data add crates")]
+    #[command(
+        after_help = "Examples:\n  danlu data add wiki-leads\n  danlu data add ~/texts \"notes/**/*.md\" --name mine\n  danlu data add crates"
+    )]
     Add {
         /// What to read.
         #[arg(required = true)]

@@ -80,7 +80,10 @@ fn memory() -> Option<Finding> {
 fn disk(home: &Path) -> Option<Finding> {
     let disks = Disks::new_with_refreshed_list().ok()?;
     let path = home.ancestors().find(|path| path.exists())?.canonicalize().ok()?;
-    let here = disks.iter().filter(|disk| path.starts_with(disk.mount_point())).max_by_key(|disk| disk.mount_point().as_os_str().len())?;
+    let here = disks
+        .iter()
+        .filter(|disk| path.starts_with(disk.mount_point()))
+        .max_by_key(|disk| disk.mount_point().as_os_str().len())?;
     let free = here.available_space();
     Some(Finding {
         what: "free disk",
@@ -142,7 +145,8 @@ fn clients() -> Finding {
         ("apt-get", "apt-get", &["--version"]),
         ("cargo", "cargo", &["--version"]),
     ];
-    let found: Vec<&str> = known.iter().filter(|(_, program, arguments)| works(program, arguments)).map(|(name, ..)| *name).collect();
+    let found: Vec<&str> =
+        known.iter().filter(|(_, program, arguments)| works(program, arguments)).map(|(name, ..)| *name).collect();
     let advice = (!found.contains(&"pip"))
         .then(|| "Without pip the default corpus cannot be fetched; `danlu up` then uses the sources that cargo keeps.".into());
     Finding { what: "package clients", is: if found.is_empty() { "none".into() } else { found.join(", ") }, advice }

@@ -75,7 +75,9 @@ fn texts(context: &Context, source: &str, bytes: u64) -> Outcome<Box<dyn Iterato
     if path.exists() || source.contains(['*', '/']) {
         let inputs = resolve(&[Source::Path(source.to_string())], &[]).map_err(bad_input)?;
         let texts = documents(inputs.files, ReadOptions::default());
-        return Ok(Box::new(texts.map(|document| document.map(|d| d.text).map_err(|bad| anyhow!("{}: {}", bad.origin, bad.reason)))));
+        return Ok(Box::new(
+            texts.map(|document| document.map(|d| d.text).map_err(|bad| anyhow!("{}: {}", bad.origin, bad.reason))),
+        ));
     }
     let corpus = Corpus::open_in(&context.home, source).map_err(bad_input)?;
     let every = (corpus.manifest.held_out.bytes / bytes.max(1)).max(1) as usize;

@@ -14,7 +14,9 @@ use crate::{interrupt, views};
 
 /// Let a model go on with a text: one prompt, or one after another.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  danlu generate up --prompt \"The city of\"\n  danlu generate up --interactive\n  echo \"The river\" | danlu generate up --max-tokens 50 --seed 7")]
+#[command(
+    after_help = "Examples:\n  danlu generate up --prompt \"The city of\"\n  danlu generate up --interactive\n  echo \"The river\" | danlu generate up --max-tokens 50 --seed 7"
+)]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder that transformers could load.
     pub model: String,

@@ -135,7 +135,10 @@ fn import(registry: &Registry, folder: PathBuf, name: Option<String>, licence: O
             Ok(())
         })
         .map_err(bad_input)?;
-    println!("{id} is registered ({} parameters); try it with `danlu generate {id} --prompt \"Hello\"`", human::count(parameters as f64));
+    println!(
+        "{id} is registered ({} parameters); try it with `danlu generate {id} --prompt \"Hello\"`",
+        human::count(parameters as f64)
+    );
     Ok(())
 }
 
@@ -146,7 +149,12 @@ fn verify(registry: &Registry, model: &ModelRef) -> Outcome {
     }
     match verified.damage.len() {
         0 => println!("{}: {} files, {}, all as registered", verified.id, verified.files, human::bytes(verified.bytes)),
-        n => return Err(Exit { reason: Reason::Failure, error: Some(anyhow::anyhow!("{}: {n} files are not as registered", verified.id)) }),
+        n => {
+            return Err(Exit {
+                reason: Reason::Failure,
+                error: Some(anyhow::anyhow!("{}: {n} files are not as registered", verified.id)),
+            });
+        }
     }
     Ok(())
 }

@@ -12,7 +12,9 @@ use crate::{human, views};
 
 /// Say what a recipe would make and take, before the first step: parameters, memory, time, energy and cost.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  danlu plan recipe.toml\n  danlu plan recipe.toml --set model.size=30M --watts 65 --per-kwh 0.30")]
+#[command(
+    after_help = "Examples:\n  danlu plan recipe.toml\n  danlu plan recipe.toml --set model.size=30M --watts 65 --per-kwh 0.30"
+)]
 pub struct Args {
     /// The recipe; `danlu help recipe` explains its keys.
     recipe: PathBuf,
@@ -37,12 +39,13 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     let recipe = Recipe::load(&args.recipe, &args.set).map_err(bad_input)?;
     // The data is needed to know how many tokens there are; what is made here is kept for the run.
     let prepared = prepare(&context.home, &recipe, &mut Lines::new()).map_err(bad_input)?;
-    let machine = Machine::here(&context.home);
+    let machine = Machine::here(&context.home, &prepared.plan.config);
     let prices = Prices { watts: args.watts, per_kwh: args.per_kwh, per_hour: args.per_hour };
     let prediction = predict(&prepared.plan, &machine, &prices);
-    let refused = refusal(&prediction, &prepared.plan, &machine);
+    let refused = refusal(&prediction, &prepared.plan, &recipe, &machine);
     if args.json {
-        let parts: serde_json::Map<_, _> = prediction.memory.parts().iter().map(|(name, bytes)| (name.to_string(), json!(bytes))).collect();
+        let parts: serde_json::Map<_, _> =
+            prediction.memory.parts().iter().map(|(name, bytes)| (name.to_string(), json!(bytes))).collect();
         views::print_json(&json!({
             "plan": prediction, "memory_parts": parts, "memory_total": prediction.memory.total(), "memory_available": machine.available,
             "gemm_rate": machine.gemm_rate, "efficiency": machine.efficiency, "fits": refused.is_none(), "advice": refused,
@@ -99,8 +102,13 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
         ),
     );
     line("time", human::seconds(prediction.seconds));
-    let parts: Vec<String> =
-        prediction.memory.parts().iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| format!("{name} {}", human::bytes(*bytes))).collect();
+    let parts: Vec<String> = prediction
+        .memory
+        .parts()
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(name, bytes)| format!("{name} {}", human::bytes(*bytes)))
+        .collect();
     let available = machine.available.map_or(String::new(), |bytes| format!(" of {} available", human::bytes(bytes)));
     line("memory", format!("{}{available} ({})", human::bytes(prediction.memory.total()), parts.join(", ")));
     if let Some(energy) = prediction.energy {

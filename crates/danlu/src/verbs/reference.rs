@@ -42,6 +42,8 @@ pub fn run(args: Args) -> Outcome {
     command.build();
     match command.find_subcommand_mut(&topic) {
         Some(verb) => Ok(verb.print_long_help()?),
-        None => Err(bad_input(anyhow::anyhow!("there is no help about {topic:?}; `danlu help recipe` explains recipes, `danlu --help` lists the verbs"))),
+        None => Err(bad_input(anyhow::anyhow!(
+            "there is no help about {topic:?}; `danlu help recipe` explains recipes, `danlu --help` lists the verbs"
+        ))),
     }
 }

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::{Subcommand, ValueEnum};
 use danlu_data::corpus::{Corpus, Split};
-use danlu_data::tokenizer::{BytesPerToken, Kind, TrainSpec, Tokenizer, bytes_per_token, train};
+use danlu_data::tokenizer::{BytesPerToken, Kind, Tokenizer, TrainSpec, bytes_per_token, train};
 use danlu_registry::{ModelRef, Registry};
 
 use super::Context;
@@ -92,7 +92,8 @@ fn train_one(context: &Context, corpus: &str, vocabulary: usize, kind: Algorithm
     let name = format!("{}-{}.json", corpus.manifest.name, tokenizer.vocab_size());
     let out = out.unwrap_or_else(|| context.home.join("tokenizers").join(name));
     tokenizer.save(&out)?;
-    let held_out: Vec<String> = corpus.documents(Split::HeldOut).take(2000).map(|document| Ok(document?.text)).collect::<anyhow::Result<_>>()?;
+    let held_out: Vec<String> =
+        corpus.documents(Split::HeldOut).take(2000).map(|document| Ok(document?.text)).collect::<anyhow::Result<_>>()?;
     let fit = bytes_per_token(&tokenizer, &held_out, 8 << 20)?;
     println!("{:<14}{:.3} bytes per token, over {}", "held out", fit.ratio(), human::bytes(fit.bytes));
     describe(&tokenizer)?;

@@ -1,3 +1,4 @@
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use danlu_lab::refusal;
@@ -14,7 +15,10 @@ use crate::{human, interrupt, views};
 
 /// Train what a recipe describes, or go on with a run that was stopped.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  danlu train recipe.toml\n  danlu train recipe.toml --run wide --set model.hidden=512 --set budget.minutes=30\n  danlu train --resume wide")]
+#[command(override_usage = "danlu train <RECIPE> [OPTIONS]\n       danlu train --resume <RUN> [OPTIONS]")]
+#[command(
+    after_help = "Examples:\n  danlu train recipe.toml\n  danlu train recipe.toml --run wide --set model.hidden=512 --set budget.minutes=30\n  danlu train --resume wide"
+)]
 pub struct Args {
     /// The recipe; `danlu help recipe` explains its keys.
     #[arg(required_unless_present = "resume", conflicts_with = "resume")]
@@ -59,7 +63,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             if view != Kind::Json {
                 print!("{}", describe(&prepared.plan, &prediction, &machine));
             }
-            if let Some(advice) = refusal(&prediction, &prepared.plan, &machine) {
+            if let Some(advice) = refusal(&prediction, &prepared.plan, &recipe, &machine) {
                 return Err(does_not_fit(anyhow::anyhow!(advice)));
             }
             run::begin(home, &prepared, recipe.budget.minutes, &recipe.name).map_err(bad_input)?;
@@ -90,7 +94,7 @@ pub fn execute(context: &Context, prepared: &Prepared, view: Kind, again: &str) 
 
 /// The end of a run: the curve, the sample, plan against measured, and what to do next.
 pub fn report(done: &run::Done) {
-    println!("\n{}", done.curves.text(views::width(), 16));
+    println!("\n{}", done.curves.text(views::width(), 16, std::io::stdout().is_terminal()));
     if let Some(measure) = &done.summary.measure {
         println!("{} {measure}", views::bold("held out"));
     }

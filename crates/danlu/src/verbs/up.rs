@@ -3,7 +3,6 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use anyhow::Result;
-use danlu_data::Progress;
 use danlu_data::corpus::Corpus;
 use danlu_lab::refusal;
 use danlu_registry::{ModelId, Registry};
@@ -21,7 +20,9 @@ use crate::{human, interrupt, views};
 
 /// Make a model in one command: text, tokenizer, training, measuring, keeping it, and a prompt to try it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  danlu up\n  danlu up --data ~/texts --minutes 20\n  danlu up --data crates --no-prompt\n\nRun it again to go on where it was: finished stages are not repeated, and a finished model goes straight to the prompt.")]
+#[command(
+    after_help = "Examples:\n  danlu up\n  danlu up --data ~/texts --minutes 20\n  danlu up --data crates --no-prompt\n\nRun it again to go on where it was: finished stages are not repeated, and a finished model goes straight to the prompt."
+)]
 pub struct Args {
     /// The text: a file, folder or glob, a corpus, an entry of the catalogue, or `crates` (the sources cargo keeps).
     #[arg(long, default_value = DEFAULT)]
@@ -123,7 +124,14 @@ fn finished(context: &Context, name: &str, corpus: &Corpus, args: &Args) -> Resu
 }
 
 /// The run with everything in place: reopened when it was begun before, else planned and begun.
-fn prepare_run(context: &Context, recipe: &mut Recipe, model: &str, corpus: Corpus, args: &Args, began: Instant) -> Outcome<Prepared> {
+fn prepare_run(
+    context: &Context,
+    recipe: &mut Recipe,
+    model: &str,
+    corpus: Corpus,
+    args: &Args,
+    began: Instant,
+) -> Outcome<Prepared> {
     let home = &context.home;
     let mut progress = Lines::new();
     if run::record(home, &recipe.name).is_some() {
@@ -135,6 +143,7 @@ fn prepare_run(context: &Context, recipe: &mut Recipe, model: &str, corpus: Corp
     stage(2, "tokenizer");
     let corpora = vec![corpus];
     let tokenizer = prepare::tokenizer(home, recipe, &corpora, &mut progress)?;
+    progress.finish();
     stage(3, "tokens");
     let sets = prepare::tokens(&corpora, &tokenizer, &mut progress)?;
     progress.finish();
@@ -154,7 +163,7 @@ fn prepare_run(context: &Context, recipe: &mut Recipe, model: &str, corpus: Corp
     let prepared = Prepared { corpora, tokenizer, sets, plan };
     let (prediction, machine) = run::prediction(home, &prepared);
     print!("{}", describe(&prepared.plan, &prediction, &machine));
-    if let Some(advice) = refusal(&prediction, &prepared.plan, &machine) {
+    if let Some(advice) = refusal(&prediction, &prepared.plan, recipe, &machine) {
         return Err(does_not_fit(anyhow::anyhow!(advice)));
     }
     run::begin(home, &prepared, Some(args.minutes), model)?;

@@ -27,9 +27,9 @@ impl Curves {
         self.train.is_empty() && self.held_out.is_empty()
     }
 
-    /// The training loss as a running mean over about a fortieth of the run so far, which is what the eye follows.
+    /// The training loss as a running mean over about a thirtieth of the run so far, which is what the eye follows.
     pub(super) fn smooth(&self) -> Vec<(f64, f64)> {
-        let half = self.train.len() / 80;
+        let half = (self.train.len() / 60).max(2);
         let mut out = Vec::with_capacity(self.train.len());
         let mut sum = 0.0;
         let (mut from, mut to) = (0, 0);
@@ -66,12 +66,15 @@ impl Curves {
     pub fn draw(&self, area: Rect, buffer: &mut Buffer) {
         let smooth = self.smooth();
         let frame = self.frame(6, (area.height / 4).max(2).into());
-        let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
-            points.iter().copied().filter(|p| p.1 <= frame.y.1).collect()
-        };
+        let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> { points.iter().copied().filter(|p| p.1 <= frame.y.1).collect() };
         let (train, held_out) = (inside(&smooth), inside(&self.held_out));
         let line = |name, data, color| {
-            Dataset::default().name(name).marker(Marker::Braille).graph_type(GraphType::Line).style(Style::new().fg(color)).data(data)
+            Dataset::default()
+                .name(name)
+                .marker(Marker::Braille)
+                .graph_type(GraphType::Line)
+                .style(Style::new().fg(color))
+                .data(data)
         };
         let labels = |range: (f64, f64), digits: usize| -> Vec<Line> {
             let at = |share: f64| Line::from(format!("{:.digits$}", range.0 + (range.1 - range.0) * share));
@@ -86,14 +89,22 @@ impl Curves {
             .render(area, buffer);
     }
 
-    /// The chart as plain text, for the end of a run and for pipes.
-    pub fn text(&self, width: u16, height: u16) -> String {
+    /// The chart as text, for the end of a run: with the curves' colours on a terminal, plain in a pipe.
+    pub fn text(&self, width: u16, height: u16, colored: bool) -> String {
         let area = Rect::new(0, 0, width, height);
         let mut buffer = Buffer::empty(area);
         self.draw(area, &mut buffer);
         let mut text = String::new();
         for row in 0..height {
-            let line: String = (0..width).map(|column| buffer[(column, row)].symbol()).collect();
+            let mut line = String::new();
+            for column in 0..width {
+                let cell = &buffer[(column, row)];
+                match cell.fg {
+                    Color::Blue if colored => line.push_str(&format!("\x1b[34m{}\x1b[0m", cell.symbol())),
+                    Color::Yellow if colored => line.push_str(&format!("\x1b[33m{}\x1b[0m", cell.symbol())),
+                    _ => line.push_str(cell.symbol()),
+                }
+            }
             text.push_str(line.trim_end());
             text.push('\n');
         }
@@ -102,7 +113,7 @@ impl Curves {
 }
 
 /// Decimals that tell values of a range apart.
-pub(super) fn digits(range: f64) -> usize {
+fn digits(range: f64) -> usize {
     if range >= 20.0 { 0 } else { (1.5 - range.log10()).ceil().clamp(1.0, 6.0) as usize }
 }
 
@@ -158,7 +169,7 @@ pub(super) mod tests {
 
     #[test]
     fn text_has_a_curve_and_both_names() {
-        let text = a_run().text(80, 16);
+        let text = a_run().text(80, 16, false);
         assert!(text.contains("training") && text.contains("held out") && text.contains("bits/byte"), "\n{text}");
         let braille = text.chars().filter(|c| ('\u{2801}'..='\u{28ff}').contains(c)).count();
         assert!(braille > 60, "{braille} cells\n{text}");
@@ -166,8 +177,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_run_without_points_is_drawn_too() {
-        assert!(!Curves::default().text(60, 10).is_empty());
+        assert!(!Curves::default().text(60, 10, true).is_empty());
         let one = Curves { train: vec![(0.1, 3.0)], held_out: vec![(0.0, f64::NAN)] };
-        assert!(!one.text(60, 10).is_empty());
+        assert!(!one.text(60, 10, true).is_empty());
     }
 }

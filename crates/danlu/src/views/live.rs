@@ -114,7 +114,12 @@ fn draw(state: &State, frame: &mut ratatui::Frame) {
             .gauge_style(Style::new().fg(Color::Blue).bg(Color::Rgb(40, 44, 52)))
             .ratio(share)
             .use_unicode(true)
-            .label(format!("{:.0} %  ·  step {} of {}{left}", share * 100.0, human::thousands(state.step), human::thousands(state.steps))),
+            .label(format!(
+                "{:.0} %  ·  step {} of {}{left}",
+                share * 100.0,
+                human::thousands(state.step),
+                human::thousands(state.steps)
+            )),
         gauge,
     );
 
@@ -130,7 +135,9 @@ fn draw(state: &State, frame: &mut ratatui::Frame) {
     let lines: Vec<Line> = state
         .figures()
         .into_iter()
-        .map(|(name, value)| Line::from(vec![Span::styled(format!("{name:<14}"), Style::new().fg(Color::DarkGray)), Span::raw(value)]))
+        .map(|(name, value)| {
+            Line::from(vec![Span::styled(format!("{name:<14}"), Style::new().fg(Color::DarkGray)), Span::raw(value)])
+        })
         .collect();
     frame.render_widget(Paragraph::new(lines).block(block.clone().title(" now ")), side);
 
@@ -148,7 +155,11 @@ fn draw(state: &State, frame: &mut ratatui::Frame) {
     frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block.title(title)), sample);
 
     let stopping = interrupt::requested();
-    let note = if stopping { "saving and stopping; Ctrl-C again ends at once".into() } else { state.note.clone().unwrap_or_else(|| "Ctrl-C saves and stops".into()) };
+    let note = if stopping {
+        "saving and stopping; Ctrl-C again ends at once".into()
+    } else {
+        state.note.clone().unwrap_or_else(|| "Ctrl-C saves and stops".into())
+    };
     let color = if stopping || state.note.is_some() { Color::Yellow } else { Color::DarkGray };
     frame.render_widget(Line::styled(format!(" {note}"), Style::new().fg(color)), foot);
 }
@@ -187,7 +198,8 @@ mod tests {
             ..State::default()
         };
         let screen = screen(&state, 100, 30);
-        for part in ["up", "6.2 M parameters", "80 %", "1,200 of 1,500", "2.345", "1,500", "71 %", "512 MB", "of Paris", "Ctrl-C"] {
+        for part in ["up", "6.2 M parameters", "80 %", "1,200 of 1,500", "2.345", "1,500", "71 %", "512 MB", "of Paris", "Ctrl-C"]
+        {
             assert!(screen.contains(part), "{part} is not on the screen\n{screen}");
         }
     }

@@ -10,6 +10,7 @@ pub mod run;
 use std::io::IsTerminal;
 
 use anyhow::Error;
+use ratatui::text::Line;
 use serde::Serialize;
 
 use crate::exit::Outcome;
@@ -20,7 +21,11 @@ pub use observer::Watcher;
 /// Prints an error with its causes, one to a line, each saying more exactly what was wrong.
 pub fn error(error: &Error) {
     let mut lines = error.chain().map(ToString::to_string);
-    eprintln!("{} {}", if std::io::stderr().is_terminal() { "\x1b[31merror:\x1b[0m" } else { "error:" }, lines.next().unwrap_or_default());
+    eprintln!(
+        "{} {}",
+        if std::io::stderr().is_terminal() { "\x1b[31merror:\x1b[0m" } else { "error:" },
+        lines.next().unwrap_or_default()
+    );
     lines.for_each(|line| eprintln!("       {line}"));
 }
 
@@ -32,11 +37,13 @@ pub fn print_json(value: &impl Serialize) -> Outcome {
 
 /// Rows as columns of their widest cell, the first row being the head.
 pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
+    // A Chinese character takes two columns.
+    let width = |cell: &str| Line::from(cell).width();
+    let widths: [usize; N] = std::array::from_fn(|column| rows.iter().map(|row| width(&row[column])).max().unwrap_or(0));
     let mut text = String::new();
     for row in rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, full)| format!("{cell}{}", " ".repeat(full - width(cell)))).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

@@ -11,6 +11,13 @@ use super::run::{Kind, Pace, State};
 use super::{bold, dim};
 use crate::human;
 
+/// `println!` for the course of a run: a reader that closed the pipe does not stop the training.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($part)*);
+    }};
+}
+
 /// Receives a run's events and shows them; afterwards it holds the curves.
 pub struct Watcher {
     pub state: State,
@@ -34,7 +41,9 @@ impl Watcher {
         let state = State { run: run.to_string(), headline: headline(plan), steps: plan.steps, ..State::default() };
         let view = match kind {
             Kind::Live => View::Live(Live::start(state.clone())?),
-            Kind::Auto if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() => View::Live(Live::start(state.clone())?),
+            Kind::Auto if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() => {
+                View::Live(Live::start(state.clone())?)
+            }
             Kind::Auto | Kind::Plain => View::Plain(Pace::new()),
             Kind::Json => View::Json,
         };
@@ -80,10 +89,7 @@ impl Observer for Watcher {
         match &mut self.view {
             View::Live(live) => live.show(&self.state),
             View::Plain(pace) => plain(event, &self.state, pace),
-            View::Json => {
-                // A reader that closed the pipe does not stop the training.
-                let _ = writeln!(std::io::stdout(), "{}", as_json(event));
-            }
+            View::Json => say!("{}", as_json(event)),
         }
     }
 }
@@ -100,6 +106,7 @@ fn follow_step(state: &mut State, step: &Step) {
     state.tokens_per_second = smooth(state.tokens_per_second, step.tokens_per_second);
     state.rate_share = Some(smooth(state.rate_share.unwrap_or(0.0), step.gemm_share));
     state.memory = (step.memory > 0).then_some(step.memory);
+    state.peak_memory = state.peak_memory.max(state.memory);
     state.learning_rate = Some(step.rate_share);
     state.gradient = Some(step.gradient_norm);
 }
@@ -120,28 +127,28 @@ fn headline(plan: &Plan) -> String {
 fn plain(event: &Event, state: &State, pace: &mut Pace) {
     match event {
         Event::Begin { resumed, .. } => {
-            println!("  {}", state.headline);
+            say!("  {}", state.headline);
             if let Some(step) = resumed {
-                println!("  goes on after step {step}");
+                say!("  goes on after step {step}");
             }
         }
         Event::Shown(shown) => print_shown(shown),
         Event::Step(step) => {
             if pace.due() || step.step == step.total {
-                println!("  {}", state.line());
+                say!("  {}", state.line());
             }
         }
         Event::Measured { measure, last, .. } => {
             let when = if *last { "at the end" } else { "held out" };
-            println!("  {when}: {measure}");
+            say!("  {when}: {measure}");
         }
         Event::Sampled { .. } => {
             if let Some((prompt, text)) = &state.sample {
-                println!("  sample: {}{}", bold(prompt), text.replace('\n', " "));
+                say!("  sample: {}{}", bold(prompt), text.replace('\n', " "));
             }
         }
-        Event::Saved { folder, .. } => println!("  {}", dim(&format!("saved {}", folder.display()))),
-        Event::Note(note) => println!("  note: {note}"),
+        Event::Saved { folder, .. } => say!("  {}", dim(&format!("saved {}", folder.display()))),
+        Event::Note(note) => say!("  note: {note}"),
         Event::End(_) => {}
     }
 }
@@ -149,20 +156,20 @@ fn plain(event: &Event, state: &State, pace: &mut Pace) {
 /// One training row as the model sees it, with the tokens that carry no loss in brackets.
 fn print_shown(shown: &Shown) {
     let text: String = shown.text.chars().take(200).collect();
-    println!(
-        "  the first row as the model sees it ({} tokens, {} with loss, {} documents):",
+    say!(
+        "  the first row as the model sees it ({} tokens, {} with loss; documents in it: {}):",
         shown.tokens.len(),
         shown.with_loss(),
         shown.starts.len()
     );
-    println!("    text    {}", text.replace('\n', "⏎"));
+    say!("    text    {}", text.replace('\n', "⏎"));
     let tokens: Vec<String> = shown
         .tokens
         .iter()
         .take(16)
         .map(|(_, text, loss)| if *loss { text.replace('\n', "⏎") } else { format!("[{}]", text.replace('\n', "⏎")) })
         .collect();
-    println!("    tokens  {}", tokens.join("|"));
+    say!("    tokens  {}", tokens.join("|"));
 }
 
 fn as_json(event: &Event) -> Value {

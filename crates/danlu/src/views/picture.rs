@@ -8,13 +8,13 @@ use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use anyhow::{Context, Result};
 use image::{ImageFormat, Rgb, RgbImage};
 
-use super::chart::{Curves, Frame, digits};
+use super::chart::{Curves, Frame};
 
 const WIDTH: u32 = 1280;
 const HEIGHT: u32 = 760;
 const LEFT: f32 = 96.0;
-const RIGHT: f32 = 40.0;
-const TOP: f32 = 104.0;
+const RIGHT: f32 = 92.0;
+const TOP: f32 = 122.0;
 const BOTTOM: f32 = 76.0;
 
 type Color = [u8; 3];
@@ -43,7 +43,8 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
     canvas.text(subtitle, (LEFT, 76.0), 18.0, FAINT, Anchor::Start);
 
     let (bottom, right) = (HEIGHT as f32 - BOTTOM, WIDTH as f32 - RIGHT);
-    let decimals = |ticks: &[f64]| ticks.windows(2).next().map_or(1, |pair| digits((pair[1] - pair[0]) * 10.0).saturating_sub(1).max(1));
+    let decimals =
+        |ticks: &[f64]| ticks.windows(2).next().map_or(1.0, |pair| -(pair[1] - pair[0]).log10().floor().min(0.0)) as usize;
     for &tick in &frame.y_ticks {
         let y = place(&frame, (0.0, tick)).1;
         canvas.line(&[(LEFT, y), (right, y)], 1.0, GRID);
@@ -64,11 +65,14 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
     canvas.line(&path(&curves.train), 1.2, NOISE);
     canvas.line(&path(&curves.smooth()), 2.6, TRAIN);
     let held_out = path(&curves.held_out);
-    canvas.line(&held_out, 2.6, HELD_OUT);
+    // A line between two points would claim what was not measured.
+    if held_out.len() > 2 {
+        canvas.line(&held_out, 2.6, HELD_OUT);
+    }
     held_out.iter().for_each(|&at| canvas.line(&[at, at], 9.0, HELD_OUT));
     canvas.clip = None;
 
-    canvas.text("bits per byte", (LEFT, TOP - 8.0), 18.0, FAINT, Anchor::Start);
+    canvas.text("bits per byte", (LEFT, TOP - 12.0), 18.0, FAINT, Anchor::Start);
     for (i, (name, color)) in [("training batches", TRAIN), ("held-out text", HELD_OUT)].into_iter().enumerate() {
         let y = TOP + 22.0 + 28.0 * i as f32;
         canvas.line(&[(right - 190.0, y - 6.0), (right - 162.0, y - 6.0)], 3.0, color);
@@ -76,7 +80,7 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
     }
     // The last held-out value is what one looks for.
     if let (Some(&(x, y)), Some(&(_, value))) = (held_out.last(), curves.held_out.last()) {
-        canvas.text(&format!("{value:.3}"), (x - 4.0, y - 14.0), 20.0, HELD_OUT, Anchor::End);
+        canvas.text(&format!("{value:.3}"), (x + 14.0, y + 7.0), 20.0, HELD_OUT, Anchor::Start);
     }
     Ok(canvas.image)
 }

@@ -53,7 +53,8 @@ impl Lines {
 
 impl Stage {
     fn line(&self) -> String {
-        let amount = |n: u64| if self.unit == "bytes" { human::bytes(n) } else { format!("{} {}", human::thousands(n), self.unit) };
+        let amount =
+            |n: u64| if self.unit == "bytes" { human::bytes(n) } else { format!("{} {}", human::thousands(n), self.unit) };
         let elapsed = self.began.elapsed();
         let mut line = format!("{:<28}", self.name);
         match self.total.filter(|&total| total > 0) {
@@ -90,6 +91,10 @@ impl Progress for Lines {
     }
 
     fn note(&mut self, line: &str) {
+        // What is said after a stage is complete belongs below it.
+        if self.stage.as_ref().is_some_and(|stage| stage.total.is_some_and(|total| stage.done >= total)) {
+            self.end();
+        }
         eprintln!("{}  {line}", if self.live { "\r\x1b[2K" } else { "" });
         if self.live {
             self.draw();

@@ -40,6 +40,8 @@ pub struct State {
     /// Of the measured rate of matrix products.
     pub rate_share: Option<f64>,
     pub memory: Option<u64>,
+    /// The most of any step; what came before the training does not count.
+    pub peak_memory: Option<u64>,
     /// The share of the peak rate.
     pub learning_rate: Option<f64>,
     pub gradient: Option<f64>,
@@ -62,7 +64,10 @@ impl State {
         let mut add = |name, value: Option<String>| figures.extend(value.map(|value| (name, value)));
         add("held out", self.held_out.map(|x| format!("{x:.3} bits/byte")));
         add("loss", self.loss.map(|x| format!("{x:.3} nats/token")));
-        add("speed", (self.tokens_per_second > 0.0).then(|| format!("{} tokens/s", human::thousands(self.tokens_per_second as u64))));
+        add(
+            "speed",
+            (self.tokens_per_second > 0.0).then(|| format!("{} tokens/s", human::thousands(self.tokens_per_second as u64))),
+        );
         add("of GEMM rate", self.rate_share.map(|x| format!("{:.0} %", x * 100.0)));
         add("memory", self.memory.map(human::bytes));
         add("learning rate", self.learning_rate.map(|x| format!("{:.0} % of peak", x * 100.0)));
