@@ -1,0 +1,71 @@
+//! The speed of a training step, through the public models, operations and optimizer; `bench/training_step.py` sets it against PyTorch.
+//!
+//!     cargo run --release -p danlu-train --example step -- --shape llama-6x384 --steps 8
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
+use danlu_models::{Batch, Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
+use danlu_ops::profile;
+use danlu_train::recipe::{OptimizerKind, OptimizerSpec};
+use danlu_train::{Gradients, Optimizer};
+
+fn main() -> Result<()> {
+    let argument = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
+    let shape = argument("--shape").unwrap_or("llama-6x384".into());
+    let steps: usize = argument("--steps").map_or(Ok(8), |s| s.parse()).context("--steps is a number")?;
+    let (config, rows, row_len, vocabulary) = match shape.as_str() {
+        "llama-6x384" => (DecoderConfig::Llama(LlamaConfig::new(4096, 384, 6, 64, 256)), 8, 256, 4096),
+        "gpt2-12x768" => (DecoderConfig::Gpt2(Gpt2Config::new(50257, 768, 12, 512)), 2, 512, 50257),
+        _ => bail!("--shape is llama-6x384 or gpt2-12x768"),
+    };
+    // The tokens that bench/torch_step.py reads.
+    let at = |i: usize, j: usize| ((i * 31 + j * 17 + (i * j) % 7) % vocabulary) as u32;
+    let tokens = |shift: usize| (0..rows * row_len).map(|k| at(k / row_len, k % row_len + shift)).collect::<Vec<_>>();
+    let batch = Batch::new(tokens(0), tokens(1), rows, row_len, vec![]);
+
+    let mut model = Decoder::new(&config, 0, &Device::flex().autodiff())?;
+    let rate = Some(3e-4);
+    let spec = OptimizerSpec { kind: OptimizerKind::Adamw, rate, embedding_rate: rate, ..OptimizerSpec::default() };
+    let mut optimizer = Optimizer::new(&spec, &model);
+    let (mut seconds, mut loss) = (vec![], 0.0);
+    for step in 1..=steps as u64 + 2 {
+        if step == 3 {
+            profile::enable(true);
+            profile::take();
+        }
+        let start = Instant::now();
+        let mean = model.loss(&batch);
+        let mut gradients = Gradients::new();
+        gradients.add(&model, mean.backward())?;
+        model = optimizer.step(model, &mut gradients, step, 1.0, 1.0);
+        loss = mean.into_scalar::<f32>();
+        if step > 2 {
+            seconds.push(start.elapsed().as_secs_f64());
+        }
+    }
+    let total: f64 = seconds.iter().sum();
+    let each = |seconds: f64| (1e4 * seconds / steps as f64).round() / 10.0;
+    let mut parts: BTreeMap<String, f64> =
+        profile::take().into_iter().map(|(part, time)| (format!("{part:?}").to_lowercase(), each(time.as_secs_f64()))).collect();
+    let known: f64 = parts.values().sum();
+    parts.insert("rest".into(), (10.0 * (each(total) - known)).round() / 10.0);
+    seconds.sort_by(f64::total_cmp);
+    let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
+    let row = serde_json::json!({
+        "who": "danlu", "shape": shape, "loss": loss, "median_ms": 1e3 * median, "best_ms": 1e3 * best,
+        "tokens_per_s": (rows * row_len) as f64 / median, "peak_mb": peak() >> 20, "parameters": config.parameters(),
+        "threads": danlu_ops::threads(), "parts_ms": parts,
+    });
+    println!("{row}");
+    Ok(())
+}
+
+/// The most memory this process had, in bytes, as Linux tells it.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()).unwrap_or(0) << 10
+}
