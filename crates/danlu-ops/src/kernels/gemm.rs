@@ -10,16 +10,18 @@ use super::scratch::{self, Use};
 use super::threads::{self, SendPtr};
 use super::tile::{Store, Tile, for_tile};
 
-/// Depth of a block: a panel of A of this depth fits the first cache.
-const KC: usize = 512;
-/// Rows and columns packed at a time: with `KC` this bounds the scratch memory to 8 MB for each factor.
-const MC: usize = 4096;
-const NC: usize = 4096;
+/// Depth of a block. Deep blocks pass over C less often, and the sums over the widths of small models take a single pass.
+const KC: usize = 768;
+/// Rows and columns packed at a time: with `KC` this bounds the scratch memory to 6 MB for each factor.
+const MC: usize = 2048;
+const NC: usize = 2048;
 /// Columns of B that stay in the second cache while A passes.
 const COLS: usize = 256;
-/// Rows of A in one piece of parallel work.
+/// Rows of A in one piece of parallel work, or half as many when there are few pieces: at the end of a product threads wait for the
+/// last piece.
 const ROWS: usize = 96;
-/// Elements in one piece of packing.
+const FEW_PIECES: usize = 24;
+/// Elements in one piece of packing: enough to hide the cost of taking the next one.
 const PIECE: usize = 32768;
 
 /// C = A·B, or C += A·B with `accumulate`, on all threads. A is m×k, B is k×n, C is m×n; panics when they do not agree.
@@ -106,7 +108,6 @@ impl Call {
         let direct = reads_rows(&a);
         assert!((direct || pa.len() >= a_panels * MR * k) && pb.len() >= b_panels * NR * k);
         let (pa, pb) = (SendPtr(pa.as_mut_ptr()), SendPtr(pb.as_mut_ptr()));
-        // About this many elements a piece: enough to hide the cost of taking the next one.
         let (a_step, b_step) = ((PIECE / (MR * k)).max(1), (PIECE / (NR * k)).max(1));
         let a_pieces = if direct { 0 } else { a_panels.div_ceil(a_step) };
         self.for_each(a_pieces + b_panels.div_ceil(b_step), |piece| {
@@ -122,8 +123,11 @@ impl Call {
                 }
             }
         });
-        let row_blocks = m.div_ceil(ROWS);
         let col_blocks = n.div_ceil(COLS);
+        let row_blocks = match m.div_ceil(ROWS) {
+            blocks if blocks * col_blocks < FEW_PIECES => m.div_ceil(ROWS / 2),
+            blocks => blocks,
+        };
         let c_stride = c.row_stride();
         let c = SendPtr(c.as_mut_ptr());
         self.for_each(row_blocks * col_blocks, |piece| {

@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a worker waits for the next loop before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(200);
+const PATIENCE: Duration = Duration::from_micros(500);
 
 /// 0 until it is set: then the processor's own count is taken.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
