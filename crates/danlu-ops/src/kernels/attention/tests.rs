@@ -1,5 +1,7 @@
 use std::ops::Range;
 
+use proptest::prelude::*;
+
 use super::backward::{Saved, backward_with};
 use super::forward::forward_with;
 use super::*;
@@ -143,6 +145,16 @@ fn heads_of_all_sizes() {
 fn queries_that_share_keys() {
     check(6, 2, 16, true, &[60, 3, 130]);
     check(4, 1, 32, false, &[25]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_shape(
+        group in 1usize..3, kv_heads in 1usize..3, half in 1usize..25, rope: bool, lengths in prop::collection::vec(1usize..45, 1..5),
+    ) {
+        check(group * kv_heads, kv_heads, 2 * half, rope, &lengths);
+    }
 }
 
 #[test]
