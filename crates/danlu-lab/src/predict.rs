@@ -81,7 +81,8 @@ pub fn refusal(prediction: &Prediction, plan: &Plan, given: &Recipe, machine: &M
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let mut text = format!("this run needs {:.2} GB of memory and {:.2} GB can be used here.", gigabytes(needs), gigabytes(has));
     let movable = memory.activations + memory.loss;
-    let rows = (has.saturating_sub(needs - movable)) * plan.micro_rows as u64 / movable.max(1);
+    // A tenth is kept back: not all of it shrinks in proportion.
+    let rows = has.saturating_sub(needs - movable) / 10 * 9 * plan.micro_rows as u64 / movable.max(1);
     // What grows with the model, and by how much it must shrink.
     let shrink = has.saturating_sub(memory.program) as f64 / (needs - memory.program) as f64;
     let layers = (plan.config.layers() as f64 * shrink * 0.95) as usize;

@@ -33,7 +33,7 @@ pub fn register(home: &Path, name: &str, decoder: &Decoder, prepared: &Prepared,
     })?;
     let batch = Batch::document(&probe(prepared)?);
     let expected = logits(&decoder, &batch)?;
-    let id = Registry::open(home)?.register(name, &stage, lineage(run, prepared, summary)?, |copy| {
+    let id = Registry::open(home)?.register(name, &stage, lineage(home, run, prepared, summary)?, |copy| {
         let (read, _) = folder::load(copy, &Device::flex()).context("it does not load")?;
         let found = logits(&read, &batch)?;
         let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -75,7 +75,7 @@ fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
     Ok(logits)
 }
 
-fn lineage(run: &str, prepared: &Prepared, summary: &Summary) -> Result<Lineage> {
+fn lineage(home: &Path, run: &str, prepared: &Prepared, summary: &Summary) -> Result<Lineage> {
     let recipe = &prepared.plan.recipe;
     let level = match recipe.level {
         recipe::Level::L0 => Level::L0,
@@ -98,7 +98,7 @@ fn lineage(run: &str, prepared: &Prepared, summary: &Summary) -> Result<Lineage>
     ];
     Ok(Lineage {
         level: Some(level),
-        parent: None,
+        parent: prepared.parent(home),
         run: Some(run.to_string()),
         recipe: Some(RecipeRecord { name: recipe.name.clone(), hash: recipe.hash()?, text: recipe.to_toml()? }),
         data: prepared.data().into_iter().map(|d| Data { name: d.name, manifest_hash: d.manifest_hash, licence: None }).collect(),

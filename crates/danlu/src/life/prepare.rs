@@ -7,6 +7,7 @@ use danlu_data::Progress;
 use danlu_data::corpus::{Corpus, Split};
 use danlu_data::shards::{self, TokenSet, TokenSplit};
 use danlu_data::tokenizer::{Kind, Tokenizer, TrainSpec, train};
+use danlu_registry::{ModelId, ModelRef, Registry};
 use danlu_train::recipe::TokenizerKind;
 use danlu_train::{Facts, Plan, Recipe, auto};
 use serde::{Deserialize, Serialize};
@@ -113,15 +114,37 @@ pub fn plan(recipe: &Recipe, tokenizer: &Tokenizer, sets: &[TokenSet]) -> Result
     auto::resolve(recipe, &Facts { vocabulary: tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() })
 }
 
+/// A recipe in which a model's name stands where a folder does (`from = "base@1"`), with the folder in its place. What starts from a model
+/// reads with its tokenizer.
+///
+/// # Errors
+/// When there is no such folder and no such model.
+pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
+    let mut recipe = recipe.clone();
+    for (key, from) in [("model.from", &mut recipe.model.from), ("tokenizer.from", &mut recipe.tokenizer.from)] {
+        let Some(name) = from.as_ref().filter(|from| !Path::new(from).exists()) else { continue };
+        let wanted: ModelRef =
+            name.parse().with_context(|| format!("`{key}` is {name:?}, which is no folder and no model's name"))?;
+        let registry = Registry::open(home)?;
+        let id = registry.resolve(&wanted).with_context(|| format!("`{key}` cannot be used"))?;
+        *from = Some(registry.folder(&id).display().to_string());
+    }
+    if recipe.tokenizer.from.is_none() {
+        recipe.tokenizer.from.clone_from(&recipe.model.from);
+    }
+    Ok(recipe)
+}
+
 /// All of it.
 ///
 /// # Errors
 /// As the steps'.
 pub fn prepare(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Prepared> {
-    let corpora = corpora(home, recipe, progress)?;
-    let tokenizer = tokenizer(home, recipe, &corpora, progress)?;
+    let recipe = with_folders(home, recipe)?;
+    let corpora = corpora(home, &recipe, progress)?;
+    let tokenizer = tokenizer(home, &recipe, &corpora, progress)?;
     let sets = tokens(&corpora, &tokenizer, progress)?;
-    let plan = plan(recipe, &tokenizer, &sets)?;
+    let plan = plan(&recipe, &tokenizer, &sets)?;
     Ok(Prepared { corpora, tokenizer, sets, plan })
 }
 
@@ -145,6 +168,13 @@ impl Prepared {
         let one =
             |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
         self.corpora.iter().map(one).collect()
+    }
+
+    /// The registered model that the run starts from, if it does.
+    pub fn parent(&self, home: &Path) -> Option<ModelId> {
+        let folder = Path::new(self.plan.recipe.model.from.as_deref()?);
+        let registered = folder.parent() == Some(&home.join("models"));
+        folder.file_name()?.to_str()?.parse().ok().filter(|_| registered)
     }
 
     /// Changes with any corpus, any weight and the tokenizer.

@@ -8,9 +8,8 @@ use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_lab::{Machine, Measured, Prediction, Prices, calibrate, compare, predict};
-use danlu_models::Decoder;
 use danlu_registry::{ModelId, check_name};
-use danlu_train::{CausalLm, Recipe, Run, Summary, train};
+use danlu_train::{CausalLm, Recipe, Run, Summary, initial_model, train};
 use serde::{Deserialize, Serialize};
 
 use super::prepare::{DataRecord, Prepared, corpora, plan, tokens};
@@ -140,7 +139,7 @@ pub fn execute(home: &Path, prepared: &Prepared, view: Kind) -> Result<Done> {
     let mut watcher = Watcher::new(view, name, plan, prepared.tokens_per_byte())?;
     watcher.state.curves = curves::read(&dir, prepared.tokens_per_byte())?;
     let run = Run { folder: &dir, plan, objective: &objective, device: &device, data: &identity, stop: interrupt::flag() };
-    let trained = train(&run, || Decoder::new(&plan.config, plan.recipe.seed, &device), &mut watcher);
+    let trained = train(&run, || initial_model(plan, &device), &mut watcher);
     // The terminal is given back before anything is printed.
     let state = watcher.finish();
     let trained = trained?;

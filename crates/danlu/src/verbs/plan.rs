@@ -110,7 +110,10 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
         .map(|(name, bytes)| format!("{name} {}", human::bytes(*bytes)))
         .collect();
     let available = machine.available.map_or(String::new(), |bytes| format!(" of {} available", human::bytes(bytes)));
-    line("memory", format!("{}{available} ({})", human::bytes(prediction.memory.total()), parts.join(", ")));
+    line("memory", format!("{}{available}", human::bytes(prediction.memory.total())));
+    for parts in parts.chunks(4) {
+        line("", parts.join(", "));
+    }
     if let Some(energy) = prediction.energy {
         line("energy", format!("{energy:.3} kWh"));
     }

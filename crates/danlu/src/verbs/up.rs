@@ -1,5 +1,4 @@
 use std::fs;
-use std::io::IsTerminal;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -183,7 +182,7 @@ fn again(args: &Args) -> String {
 }
 
 fn try_it(context: &Context, id: &ModelId, no_prompt: bool) -> Outcome {
-    if no_prompt || !std::io::stdin().is_terminal() {
+    if no_prompt || !views::owns_terminal() {
         return Ok(());
     }
     println!();

@@ -50,6 +50,16 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     text
 }
 
+/// Whether there is a terminal and it is ours to draw on and read keys from. Under `timeout`, or in the background, it is not: the system
+/// would stop the program at the first try.
+pub fn owns_terminal() -> bool {
+    #[cfg(unix)]
+    let foreground = rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+    #[cfg(not(unix))]
+    let foreground = true;
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal() && foreground
+}
+
 /// Text in bold on a terminal.
 pub fn bold(text: &str) -> String {
     if std::io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_string() }

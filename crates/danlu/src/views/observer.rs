@@ -1,6 +1,6 @@
 //! Watches a run for its views.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use anyhow::Result;
 use danlu_train::{Event, Observer, Plan, Shown, Step};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::live::Live;
 use super::run::{Kind, Pace, State};
-use super::{bold, dim};
+use super::{bold, dim, owns_terminal};
 use crate::human;
 
 /// `println!` for the course of a run: a reader that closed the pipe does not stop the training.
@@ -41,9 +41,7 @@ impl Watcher {
         let state = State { run: run.to_string(), headline: headline(plan), steps: plan.steps, ..State::default() };
         let view = match kind {
             Kind::Live => View::Live(Live::start(state.clone())?),
-            Kind::Auto if std::io::stdout().is_terminal() && std::io::stdin().is_terminal() => {
-                View::Live(Live::start(state.clone())?)
-            }
+            Kind::Auto if owns_terminal() => View::Live(Live::start(state.clone())?),
             Kind::Auto | Kind::Plain => View::Plain(Pace::new()),
             Kind::Json => View::Json,
         };

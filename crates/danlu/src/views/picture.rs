@@ -188,7 +188,7 @@ mod tests {
         let count = |color: Color| image.pixels().filter(|p| p.0 == color).count();
         assert!(count(TRAIN) > 1000 && count(HELD_OUT) > 1000 && count(NOISE) > 1000);
         let dark = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
-            x.flat_map(|x| y.clone().map(move |y| (x, y))).filter(|&(x, y)| image.get_pixel(x, y).0[0] < 120).count()
+            x.flat_map(|x| y.clone().map(move |y| (x, y))).filter(|&(x, y)| image.get_pixel(x, y).0[0] < 180).count()
         };
         assert!(dark(90..300, 15..60) > 200, "the title is written");
         assert!(dark(20..90, 100..700) > 100, "the ticks have numbers");
