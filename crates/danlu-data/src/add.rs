@@ -76,13 +76,16 @@ const QUARANTINE_LINES: u64 = 100_000;
 pub fn add(options: &AddOptions, progress: &mut dyn Progress) -> Result<Report> {
     let begun = Instant::now();
     let target = corpus::folder(&options.home, &options.name)?;
-    let encoding = match &options.encoding {
-        Some(label) => {
-            let known = encoding_rs::Encoding::for_label(label.as_bytes());
-            Some(known.with_context(|| format!("{label:?} is not the name of an encoding (gbk, big5, shift_jis, windows-1252, …)"))?)
-        }
-        None => None,
-    };
+    let encoding =
+        match &options.encoding {
+            Some(label) => {
+                let known = encoding_rs::Encoding::for_label(label.as_bytes());
+                Some(known.with_context(|| {
+                    format!("{label:?} is not the name of an encoding (gbk, big5, shift_jis, windows-1252, …)")
+                })?)
+            }
+            None => None,
+        };
     ensure!((0.0..1.0).contains(&options.held_out.fraction), "the held-out fraction must be at least 0 and below 1");
     let _lock = lock(&target)?;
     let inputs = resolve(&options.sources, &options.text_keys)?;
@@ -109,6 +112,7 @@ pub fn add(options: &AddOptions, progress: &mut dyn Progress) -> Result<Report> 
         read_and_clean(reader, &ReadOptions { encoding }, options, &work, &mut quarantine, &mut report, progress)?;
         progress.at(total);
         quarantine.finish()?;
+        report.dropped.sort_by_key(|(step, _)| clean::step_order(step));
 
         let facts = FactFile::open(&work.join("facts"))?;
         if facts.documents() == 0 {
@@ -167,7 +171,9 @@ fn lock(target: &Path) -> Result<File> {
     for entry in fs::read_dir(data)? {
         let entry = entry?;
         let left = entry.file_name();
-        let Some(id) = left.to_str().and_then(|left| left.strip_prefix('.')?.strip_prefix(name)?.strip_prefix('.')) else { continue };
+        let Some(id) = left.to_str().and_then(|left| left.strip_prefix('.')?.strip_prefix(name)?.strip_prefix('.')) else {
+            continue;
+        };
         let digits = |rest: Option<&str>| rest.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()));
         if digits(id.strip_suffix(".old")) && !target.exists() {
             // The crash was between moving the old corpus away and moving the new one in.
@@ -198,7 +204,8 @@ fn read_and_clean(
 ) -> Result<()> {
     let mut spool = Spool::create(&work.join("documents"))?;
     let path = work.join("facts");
-    let mut facts = BufWriter::with_capacity(1 << 18, File::create(&path).with_context(|| format!("cannot write {}", path.display()))?);
+    let mut facts =
+        BufWriter::with_capacity(1 << 18, File::create(&path).with_context(|| format!("cannot write {}", path.display()))?);
     let bytes_read = reader.bytes_read();
     let (sender, batches) = mpsc::sync_channel::<Vec<Vec<Raw>>>(1);
     std::thread::scope(|scope| {
@@ -211,9 +218,10 @@ fn read_and_clean(
             }
         });
         for batch in batches {
-            let chunks: Vec<Result<Chunk>> = batch.into_par_iter().map_init(FactFinder::default, |finder, raws| {
-                work_on(raws, read, options, finder)
-            }).collect();
+            let chunks: Vec<Result<Chunk>> = batch
+                .into_par_iter()
+                .map_init(FactFinder::default, |finder, raws| work_on(raws, read, options, finder))
+                .collect();
             for chunk in chunks {
                 let chunk = chunk?;
                 if chunk.frame.documents > 0 {
@@ -318,10 +326,16 @@ enum Fate {
 }
 
 const EXACT: (&str, &str) = ("exact duplicate", "the text of an earlier document (BLAKE3)");
-const NEAR: (&str, &str) = ("near-duplicate", "at least 0.8 of its shingles in common with an earlier document (MinHash, arXiv 2107.06499)");
+const NEAR: (&str, &str) =
+    ("near-duplicate", "at least 0.8 of its shingles in common with an earlier document (MinHash, arXiv 2107.06499)");
 
 impl Writer<'_> {
-    fn write(&mut self, folder: &Path, spool: &Path, progress: &mut dyn Progress) -> Result<(corpus::SplitManifest, corpus::SplitManifest)> {
+    fn write(
+        &mut self,
+        folder: &Path,
+        spool: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(corpus::SplitManifest, corpus::SplitManifest)> {
         let fates = self.fates()?;
         let mut examples = self.examples()?;
         let mut train = PartWriter::new(folder, Split::Train)?;
@@ -339,7 +353,8 @@ impl Writer<'_> {
             if batch.is_empty() {
                 break;
             }
-            let done: Vec<Result<Sorted>> = batch.par_iter().map(|(first, frame)| sort(*first, frame, &fates, self.facts, &examples)).collect();
+            let done: Vec<Result<Sorted>> =
+                batch.par_iter().map(|(first, frame)| sort(*first, frame, &fates, self.facts, &examples)).collect();
             for sorted in done {
                 let sorted = sorted?;
                 train.push(&sorted.train, sorted.train_count.0, sorted.train_count.1)?;
@@ -416,7 +431,9 @@ impl Writer<'_> {
         for (exact, (step, _)) in [(true, EXACT), (false, NEAR)] {
             for document in self.copies(exact) {
                 let first = self.clusters.first(document);
-                let (Some(Some((origin, text))), Some(Some((other, _)))) = (seen.get(&document), seen.get(&first)) else { continue };
+                let (Some(Some((origin, text))), Some(Some((other, _)))) = (seen.get(&document), seen.get(&first)) else {
+                    continue;
+                };
                 if let Some((_, dropped)) = self.report.dropped.iter_mut().find(|(name, _)| name == step) {
                     dropped.examples.push(Example::new(origin, format!("copy of {other}"), text));
                 }

@@ -121,7 +121,8 @@ impl Corpus {
     pub fn open_folder(folder: &Path) -> Result<Self> {
         let path = folder.join("manifest.json");
         let text = danlu_files::read_text_bounded(&path, MANIFEST_LIMIT)?;
-        let manifest: Manifest = serde_json::from_str(&text).with_context(|| format!("{} is not a corpus manifest", path.display()))?;
+        let manifest: Manifest =
+            serde_json::from_str(&text).with_context(|| format!("{} is not a corpus manifest", path.display()))?;
         if manifest.layout != LAYOUT {
             bail!("{} has layout {}, this program reads {LAYOUT}; add the corpus again", path.display(), manifest.layout);
         }
@@ -194,25 +195,33 @@ pub(crate) fn folder(home: &Path, name: &str) -> Result<PathBuf> {
 /// A stream of documents; see [`Corpus::documents`].
 pub struct Documents {
     files: std::vec::IntoIter<PathBuf>,
-    open: Option<(PathBuf, u64, BufReader<zstd::Decoder<'static, BufReader<File>>>)>,
+    open: Option<OpenPart>,
     line: String,
+}
+
+struct OpenPart {
+    path: PathBuf,
+    /// The number of the line last read.
+    number: u64,
+    lines: BufReader<zstd::Decoder<'static, BufReader<File>>>,
 }
 
 impl Documents {
     fn read(&mut self) -> Result<Option<Document>> {
         loop {
-            if let Some((path, number, reader)) = &mut self.open {
+            if let Some(OpenPart { path, number, lines }) = &mut self.open {
                 self.line.clear();
                 *number += 1;
                 let place = || format!("{} line {number} cannot be read; add the corpus again", path.display());
-                if reader.read_line(&mut self.line).with_context(place)? > 0 {
+                if lines.read_line(&mut self.line).with_context(place)? > 0 {
                     return serde_json::from_str(&self.line).map(Some).with_context(place);
                 }
                 self.open = None;
             }
             let Some(path) = self.files.next() else { return Ok(None) };
             let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            self.open = Some((path, 0, BufReader::with_capacity(1 << 18, zstd::Decoder::new(file)?)));
+            let lines = BufReader::with_capacity(1 << 18, zstd::Decoder::new(file)?);
+            self.open = Some(OpenPart { path, number: 0, lines });
         }
     }
 }

@@ -132,7 +132,8 @@ impl Report {
             skipped.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), *name));
             let total: u64 = self.skipped.values().sum();
             let shown: Vec<_> = skipped.iter().take(8).map(|(name, count)| format!("{name} {count}")).collect();
-            let _ = writeln!(out, "passed over, not a kind of file this reads: {} files ({})", thousands(total), shown.join(", "));
+            let _ =
+                writeln!(out, "passed over, not a kind of file this reads: {} files ({})", thousands(total), shown.join(", "));
         }
         let all = self.dropped.iter().map(|(step, dropped)| (step.as_str(), dropped));
         for (step, dropped) in std::iter::once(("quarantined", &self.quarantined)).chain(all) {

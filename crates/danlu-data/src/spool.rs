@@ -107,7 +107,10 @@ impl PartWriter {
         if self.open.is_none() {
             let file = format!("{}/documents-{:05}.jsonl.zst", self.split.name(), self.done.parts.len());
             let path = self.folder.join(&file);
-            let writer = BufWriter::with_capacity(1 << 18, File::create(&path).with_context(|| format!("cannot write {}", path.display()))?);
+            let writer = BufWriter::with_capacity(
+                1 << 18,
+                File::create(&path).with_context(|| format!("cannot write {}", path.display()))?,
+            );
             self.open = Some((writer, blake3::Hasher::new(), Part { file, documents: 0, bytes: 0, blake3: String::new() }));
         }
         if let Some((writer, hasher, part)) = &mut self.open {

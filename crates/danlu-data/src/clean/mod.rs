@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::source::{Document, Kind};
 
 pub use decode::normalise;
-pub(crate) use features::unspaced_character;
 pub use features::Profile;
+pub(crate) use features::unspaced_character;
 pub use rules::{RULES, Rule};
 
 /// What cleaning may drop.
@@ -53,6 +53,19 @@ pub(crate) fn clean(mut document: Document, options: &CleanOptions) -> Cleaned {
     Cleaned { document, dropped, lines_removed }
 }
 
+/// Where a step stands in the order of judgement, for the report.
+pub(crate) fn step_order(step: &str) -> usize {
+    let before = ["empty", "language", "c4: curly bracket"];
+    let index = before.iter().position(|name| *name == step);
+    index.unwrap_or_else(|| before.len() + RULES.iter().position(|rule| rule.name == step).unwrap_or(RULES.len()))
+}
+
+/// The step that drops a text, with what was measured; nothing when the text stays.
+pub fn judge_text(text: &str, kind: Kind, options: &CleanOptions) -> Option<(String, String)> {
+    let document = Document { text: text.to_owned(), origin: String::new(), kind, language: None };
+    clean(document, options).dropped.map(|(step, _, why)| (step, why))
+}
+
 fn judge(
     document: &mut Document,
     options: &CleanOptions,
@@ -79,5 +92,6 @@ fn judge(
         }
         document.text = c4::keep_lines(&document.text, lines_removed);
     }
-    rules::first_broken(document, options).map(|(rule, why)| (rule.name.to_owned(), format!("{} ({})", rule.says, rule.paper), why))
+    rules::first_broken(document, options)
+        .map(|(rule, why)| (rule.name.to_owned(), format!("{} ({})", rule.says, rule.paper), why))
 }

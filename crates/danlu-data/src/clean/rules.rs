@@ -1,8 +1,8 @@
 //! The quality rules as a table: each is a named measure with the range it must be in, per profile, and the paper it comes from.
 
+use super::CleanOptions;
 use super::features::{Features, Profile, profile};
 use super::repetition::{Ngrams, repeated};
-use super::CleanOptions;
 use crate::source::Document;
 
 /// One quality rule.
@@ -45,15 +45,41 @@ const LOWEST_DUPLICATE: f64 = 0.10;
 /// All rules in the order they are asked, cheap ones first.
 pub const RULES: &[Rule] = &[
     rule("gopher: length", "has 50 to 100,000 words", GOPHER, |t| Some(t.words()), both((50.0, 100_000.0), (20.0, 400_000.0))),
-    rule("gopher: word length", "words have 3 to 10 characters on average", GOPHER, |t| Some(t.features.word_characters as f64 / t.words()), [
-        Some((3.0, 10.0)),
-        None,
-        None,
-    ]),
-    rule("gopher: hash signs", "at most 0.1 hash signs a word", GOPHER, |t| Some(t.features.hashes as f64 / t.words()), same(0.0, 0.1)),
-    rule("gopher: ellipses", "at most 0.1 ellipses a word", GOPHER, |t| Some(t.features.ellipses as f64 / t.words()), same(0.0, 0.1)),
-    rule("gopher: bullets", "at most 90 % of lines begin with a bullet", GOPHER, |t| Some(t.of_lines(t.features.bullet_lines)), same(0.0, 0.9)),
-    rule("gopher: ellipsis lines", "at most 30 % of lines end with an ellipsis", GOPHER, |t| Some(t.of_lines(t.features.ellipsis_lines)), same(0.0, 0.3)),
+    rule(
+        "gopher: word length",
+        "words have 3 to 10 characters on average",
+        GOPHER,
+        |t| Some(t.features.word_characters as f64 / t.words()),
+        [Some((3.0, 10.0)), None, None],
+    ),
+    rule(
+        "gopher: hash signs",
+        "at most 0.1 hash signs a word",
+        GOPHER,
+        |t| Some(t.features.hashes as f64 / t.words()),
+        same(0.0, 0.1),
+    ),
+    rule(
+        "gopher: ellipses",
+        "at most 0.1 ellipses a word",
+        GOPHER,
+        |t| Some(t.features.ellipses as f64 / t.words()),
+        same(0.0, 0.1),
+    ),
+    rule(
+        "gopher: bullets",
+        "at most 90 % of lines begin with a bullet",
+        GOPHER,
+        |t| Some(t.of_lines(t.features.bullet_lines)),
+        same(0.0, 0.9),
+    ),
+    rule(
+        "gopher: ellipsis lines",
+        "at most 30 % of lines end with an ellipsis",
+        GOPHER,
+        |t| Some(t.of_lines(t.features.ellipsis_lines)),
+        same(0.0, 0.3),
+    ),
     rule(
         "gopher: alphabetic",
         "80 % of words have a letter (of characters 60 % are letters or digits)",
@@ -64,25 +90,85 @@ pub const RULES: &[Rule] = &[
     rule("gopher: stop words", "has two of the language's most frequent words", GOPHER, |t| t.stop_words(), same(2.0, INF)),
     rule("c4: sentences", "a page has three sentences", C4, |t| t.page_sentences(), same(3.0, INF)),
     rule("c4: lorem ipsum", "has no filler text", C4, |t| t.filler(), same(0.0, 0.0)),
-    rule("codex: mean line", "lines have at most 100 characters on average", CODEX, |t| Some(t.features.characters as f64 / t.features.lines.max(1) as f64), code(0.0, 100.0)),
-    rule("codex: longest line", "no line has over 1,000 characters", CODEX, |t| Some(t.features.longest_line as f64), code(0.0, 1_000.0)),
-    rule("codex: alphanumeric", "a quarter of the characters are letters or digits", STARCODER, |t| Some(t.features.alphanumeric as f64 / t.features.characters.max(1) as f64), code(0.25, 1.0)),
+    rule(
+        "codex: mean line",
+        "lines have at most 100 characters on average",
+        CODEX,
+        |t| Some(t.features.characters as f64 / t.features.lines.max(1) as f64),
+        code(0.0, 100.0),
+    ),
+    rule(
+        "codex: longest line",
+        "no line has over 1,000 characters",
+        CODEX,
+        |t| Some(t.features.longest_line as f64),
+        code(0.0, 1_000.0),
+    ),
+    rule(
+        "codex: alphanumeric",
+        "a quarter of the characters are letters or digits",
+        STARCODER,
+        |t| Some(t.features.alphanumeric as f64 / t.features.characters.max(1) as f64),
+        code(0.25, 1.0),
+    ),
     rule("codex: generated", "does not say that a program wrote it", CODEX, |t| t.generated(), code(0.0, 0.0)),
     rule("code: size", "has 100 bytes to 1 MiB", STARCODER, |t| Some(t.document.text.len() as f64), code(100.0, 1_048_576.0)),
     rule("gopher: repeated lines", "at most 30 % of lines are repeats", GOPHER_REPETITION, |t| Some(t.lines().0), same(0.0, 0.3)),
-    rule("gopher: in repeated lines", "at most 20 % of characters are in repeated lines", GOPHER_REPETITION, |t| Some(t.lines().1), same(0.0, 0.2)),
-    rule("gopher: repeated paragraphs", "at most 30 % of paragraphs are repeats", GOPHER_REPETITION, |t| Some(t.paragraphs().0), same(0.0, 0.3)),
-    rule("gopher: in repeated paragraphs", "at most 20 % of characters are in repeated paragraphs", GOPHER_REPETITION, |t| Some(t.paragraphs().1), same(0.0, 0.2)),
-    rule("gopher: top 2-gram", "the most frequent 2-gram is at most 20 % of the text", GOPHER_REPETITION, |t| Some(t.ngrams().top(2)), same(0.0, 0.20)),
-    rule("gopher: top 3-gram", "the most frequent 3-gram is at most 18 % of the text", GOPHER_REPETITION, |t| Some(t.ngrams().top(3)), same(0.0, 0.18)),
-    rule("gopher: top 4-gram", "the most frequent 4-gram is at most 16 % of the text", GOPHER_REPETITION, |t| Some(t.ngrams().top(4)), same(0.0, 0.16)),
+    rule(
+        "gopher: in repeated lines",
+        "at most 20 % of characters are in repeated lines",
+        GOPHER_REPETITION,
+        |t| Some(t.lines().1),
+        same(0.0, 0.2),
+    ),
+    rule(
+        "gopher: repeated paragraphs",
+        "at most 30 % of paragraphs are repeats",
+        GOPHER_REPETITION,
+        |t| Some(t.paragraphs().0),
+        same(0.0, 0.3),
+    ),
+    rule(
+        "gopher: in repeated paragraphs",
+        "at most 20 % of characters are in repeated paragraphs",
+        GOPHER_REPETITION,
+        |t| Some(t.paragraphs().1),
+        same(0.0, 0.2),
+    ),
+    rule(
+        "gopher: top 2-gram",
+        "the most frequent 2-gram is at most 20 % of the text",
+        GOPHER_REPETITION,
+        |t| Some(t.ngrams().top(2)),
+        same(0.0, 0.20),
+    ),
+    rule(
+        "gopher: top 3-gram",
+        "the most frequent 3-gram is at most 18 % of the text",
+        GOPHER_REPETITION,
+        |t| Some(t.ngrams().top(3)),
+        same(0.0, 0.18),
+    ),
+    rule(
+        "gopher: top 4-gram",
+        "the most frequent 4-gram is at most 16 % of the text",
+        GOPHER_REPETITION,
+        |t| Some(t.ngrams().top(4)),
+        same(0.0, 0.16),
+    ),
     rule("gopher: duplicate 5-grams", "at most 15 % is in duplicate 5-grams", GOPHER_REPETITION, |t| t.duplicate(5), words(0.15)),
     rule("gopher: duplicate 6-grams", "at most 14 % is in duplicate 6-grams", GOPHER_REPETITION, |t| t.duplicate(6), words(0.14)),
     rule("gopher: duplicate 7-grams", "at most 13 % is in duplicate 7-grams", GOPHER_REPETITION, |t| t.duplicate(7), words(0.13)),
     rule("gopher: duplicate 8-grams", "at most 12 % is in duplicate 8-grams", GOPHER_REPETITION, |t| t.duplicate(8), words(0.12)),
     rule("gopher: duplicate 9-grams", "at most 11 % is in duplicate 9-grams", GOPHER_REPETITION, |t| t.duplicate(9), words(0.11)),
     // Ten characters say about what five words do, so texts without spaces have this one alone, with the limit of five.
-    rule("gopher: duplicate 10-grams", "at most 10 % is in duplicate 10-grams (15 % for characters)", GOPHER_REPETITION, |t| t.duplicate(10), both((0.0, 0.10), (0.0, 0.15))),
+    rule(
+        "gopher: duplicate 10-grams",
+        "at most 10 % is in duplicate 10-grams (15 % for characters)",
+        GOPHER_REPETITION,
+        |t| t.duplicate(10),
+        both((0.0, 0.10), (0.0, 0.15)),
+    ),
 ];
 
 const fn rule(
@@ -116,8 +202,7 @@ const fn code(least: f64, greatest: f64) -> [Option<(f64, f64)>; 3] {
 pub(super) fn first_broken(document: &Document, options: &CleanOptions) -> Option<(&'static Rule, String)> {
     let profile = profile(&document.text, document.kind);
     let features = Features::of(&document.text, profile);
-    let mut text =
-        Text { document, options, profile, features, ngrams: None, lines: None, paragraphs: None, few_repeats: false };
+    let mut text = Text { document, options, profile, features, ngrams: None, lines: None, paragraphs: None, few_repeats: false };
     for rule in RULES {
         let Some((mut least, greatest)) = rule.limits[profile as usize] else { continue };
         if rule.name == RULES[0].name {

@@ -79,7 +79,12 @@ mod tests {
         }
         buckets.push(7, 5_000).unwrap();
         let mut groups = Vec::new();
-        buckets.groups(|group| Ok(groups.push(group.iter().map(|(_, document)| *document).collect::<Vec<_>>()))).unwrap();
+        buckets
+            .groups(|group| {
+                groups.push(group.iter().map(|(_, document)| *document).collect::<Vec<_>>());
+                Ok(())
+            })
+            .unwrap();
         groups.sort();
         assert_eq!(groups.len(), 1_000);
         assert_eq!(groups[3], [3, 1_003, 2_003]);

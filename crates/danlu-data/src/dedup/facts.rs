@@ -98,7 +98,9 @@ impl FactFile {
 
     pub fn get(&self, document: u32) -> Result<Facts> {
         let mut record = [0; RECORD];
-        self.file.read_exact_at(&mut record, u64::from(document) * RECORD as u64).context("cannot read back the facts of a document")?;
+        self.file
+            .read_exact_at(&mut record, u64::from(document) * RECORD as u64)
+            .context("cannot read back the facts of a document")?;
         Ok(Facts::parse(&record))
     }
 

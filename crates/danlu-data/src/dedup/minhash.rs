@@ -34,8 +34,10 @@ impl Sketcher {
         let mut filled_before = [false; VALUES];
         for round in 0..2 * VALUES as u64 {
             self.minima.fill(u64::MAX);
+            // Twice, since a product with keys that differ in few bits would throw an element into neighbouring bins round after round.
+            let key = hash::fold(hash::fold(round, 0), round);
             for shingle in shingles {
-                let value = hash::fold(*shingle, round);
+                let value = hash::fold(*shingle, key);
                 // The top bits choose the bin, the others are the value.
                 let bin = if round < VALUES as u64 { (value >> 56) as usize } else { round as usize - VALUES };
                 let value = value & (u64::MAX >> 8);

@@ -34,7 +34,8 @@ mod tests {
 
     #[test]
     fn every_line_is_in_one_of_the_two() {
-        let source = "//! The crate.\n\n//// ruler\n/// Adds.\n///\n///     let a = 1;\nfn add() {} // not a doc\n    /// Field.\n";
+        let source =
+            "//! The crate.\n\n//// ruler\n/// Adds.\n///\n///     let a = 1;\nfn add() {} // not a doc\n    /// Field.\n";
         let (code, prose) = split(source);
         assert_eq!(code, "\n//// ruler\nfn add() {} // not a doc\n");
         assert_eq!(prose, "The crate.\n\nAdds.\n\n    let a = 1;\n\nField.\n");

@@ -9,12 +9,51 @@ const SKIPPED: &[&str] =
 const RAW: &[&str] = &["script", "style", "iframe", "noscript"];
 /// Elements that begin and end a line.
 const BLOCKS: &[&str] = &[
-    "address", "article", "aside", "blockquote", "body", "br", "caption", "center", "dd", "details", "dialog", "div", "dl", "dt",
-    "fieldset", "figcaption", "figure", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "html", "li", "main", "ol", "p",
-    "pre", "section", "summary", "table", "tbody", "tfoot", "thead", "title", "tr", "ul",
+    "address",
+    "article",
+    "aside",
+    "blockquote",
+    "body",
+    "br",
+    "caption",
+    "center",
+    "dd",
+    "details",
+    "dialog",
+    "div",
+    "dl",
+    "dt",
+    "fieldset",
+    "figcaption",
+    "figure",
+    "form",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hr",
+    "html",
+    "li",
+    "main",
+    "ol",
+    "p",
+    "pre",
+    "section",
+    "summary",
+    "table",
+    "tbody",
+    "tfoot",
+    "thead",
+    "title",
+    "tr",
+    "ul",
 ];
 /// Of those, the elements that stand apart by a blank line.
-const PARAGRAPHS: &[&str] = &["p", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "ul", "ol", "dl", "table", "section", "article"];
+const PARAGRAPHS: &[&str] =
+    &["p", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "blockquote", "ul", "ol", "dl", "table", "section", "article"];
 /// The declaration of the encoding must be in the first 1,024 bytes (HTML standard, 4.2.5.4).
 const DECLARATION: usize = 1024;
 
@@ -72,7 +111,9 @@ pub(super) fn text(page: &str) -> String {
             None => out.tag(&tag),
         }
         // Some pages never close their head; the body ends it.
-        if skipping.as_ref().is_some_and(|(name, _)| name == "head") && rest.trim_start().get(..5).is_some_and(|t| t.eq_ignore_ascii_case("<body")) {
+        if skipping.as_ref().is_some_and(|(name, _)| name == "head")
+            && rest.trim_start().get(..5).is_some_and(|t| t.eq_ignore_ascii_case("<body"))
+        {
             skipping = None;
         }
     }
@@ -157,8 +198,8 @@ impl Output {
             let wanted = if PARAGRAPHS.contains(&name) { 2 } else { 1 };
             self.line_ends = self.line_ends.max(wanted);
             if name == "li" && !tag.closes {
-                self.push("- ");
-                self.space = false;
+                self.settle();
+                self.text.push_str("- ");
             }
         } else if matches!(name, "td" | "th") {
             self.space = true;

@@ -28,7 +28,16 @@ pub(super) fn records(file: Arc<InputFile>) -> Result<Box<dyn Iterator<Item = Ra
         Ok((reader, columns))
     });
     let (reader, columns) = opened?;
-    Ok(Box::new(Rows { file, reader, columns, row_group: 0, open: Vec::new(), rows: Vec::new().into_iter(), row: 0, ended: false }))
+    Ok(Box::new(Rows {
+        file,
+        reader,
+        columns,
+        row_group: 0,
+        open: Vec::new(),
+        rows: Vec::new().into_iter(),
+        row: 0,
+        ended: false,
+    }))
 }
 
 /// Turns a panic of the decoder on hostile bytes into a reason, so that one corrupt file costs itself and not the run.
@@ -40,7 +49,11 @@ fn text_columns(schema: &SchemaDescriptor, keys: &[String]) -> Result<Vec<usize>
     let find = |key: &str| schema.columns().iter().position(|column| column.path().string() == key);
     let names = || schema.columns().iter().take(50).map(|column| column.path().string()).collect::<Vec<_>>().join(", ");
     let columns = if keys.is_empty() {
-        vec![find("text").or_else(|| find("content")).ok_or_else(|| format!("has no column `text` or `content`; it has: {}", names()))?]
+        vec![
+            find("text")
+                .or_else(|| find("content"))
+                .ok_or_else(|| format!("has no column `text` or `content`; it has: {}", names()))?,
+        ]
     } else {
         let column = |key: &String| find(key).ok_or_else(|| format!("has no column `{key}`; it has: {}", names()));
         keys.iter().map(column).collect::<Result<_, _>>()?
@@ -136,7 +149,11 @@ impl Iterator for Rows {
                     return Some(Raw::too_long(&self.file, Some(self.row), size as u64));
                 }
                 let texts: Vec<&[u8]> = texts.iter().map(ByteArray::data).collect();
-                return Some(Raw::Record { file: Arc::clone(&self.file), place: Some(self.row), bytes: texts.join(&b"\n\n"[..]) });
+                return Some(Raw::Record {
+                    file: Arc::clone(&self.file),
+                    place: Some(self.row),
+                    bytes: texts.join(&b"\n\n"[..]),
+                });
             }
             if self.ended {
                 return None;
@@ -183,8 +200,7 @@ mod tests {
 
     fn read(path: &Path, keys: &[&str]) -> Result<Vec<Result<String, String>>, String> {
         let keys: Vec<_> = keys.iter().map(|key| (*key).to_owned()).collect();
-        let file =
-            InputFile { path: path.into(), label: "a".into(), format: Format::Parquet, bytes: 0, text_keys: keys.into() };
+        let file = InputFile { path: path.into(), label: "a".into(), format: Format::Parquet, bytes: 0, text_keys: keys.into() };
         let row = |raw| match raw {
             Raw::Record { bytes, .. } => Ok(String::from_utf8(bytes).unwrap()),
             Raw::Bad(bad) => Err(bad.reason),

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::lines::{Line, Lines};
-use super::{BadRecord, Document, Format, InputFile, Kind, RECORD_LIMIT, ReadOptions, code, compressed, html, json, parquet, text};
+use super::{
+    BadRecord, Document, Format, InputFile, Kind, RECORD_LIMIT, ReadOptions, code, compressed, html, json, parquet, text,
+};
 use crate::clean::decode;
 
 /// A record as it was found, not yet decoded.
@@ -14,7 +16,11 @@ pub enum Raw {
     /// A file of moderate size, to be read by whoever parses it.
     File(Arc<InputFile>),
     /// The bytes of one record. `place` is its line or number within the file.
-    Record { file: Arc<InputFile>, place: Option<u64>, bytes: Vec<u8> },
+    Record {
+        file: Arc<InputFile>,
+        place: Option<u64>,
+        bytes: Vec<u8>,
+    },
     Bad(BadRecord),
 }
 
@@ -69,7 +75,8 @@ fn parse_bytes(file: &InputFile, place: Option<u64>, bytes: Vec<u8>, options: &R
             one(html::text(&decode::decode(bytes, declared)?), Kind::Web)
         }
         Format::JsonLines | Format::Json => {
-            let bytes = if file.format == Format::JsonLines { decode::decode(bytes, options.encoding)?.into_bytes() } else { bytes };
+            let bytes =
+                if file.format == Format::JsonLines { decode::decode(bytes, options.encoding)?.into_bytes() } else { bytes };
             one(json::text(&bytes, &file.text_keys)?, Kind::Prose)
         }
         Format::Parquet => one(decode::decode(bytes, options.encoding)?, Kind::Prose),
@@ -78,7 +85,12 @@ fn parse_bytes(file: &InputFile, place: Option<u64>, bytes: Vec<u8>, options: &R
             let (code, prose) = code::split(&decode::decode(bytes, options.encoding)?);
             let mut documents = one(code, Kind::Code);
             if !prose.is_empty() {
-                documents.push(Document { text: prose, origin: format!("{}#docs", file.label), kind: Kind::Prose, language: None });
+                documents.push(Document {
+                    text: prose,
+                    origin: format!("{}#docs", file.label),
+                    kind: Kind::Prose,
+                    language: None,
+                });
             }
             documents
         }

@@ -13,7 +13,7 @@ use super::{BadRecord, Format, InputFile};
 /// What a corpus is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A file, a folder (every file of a known kind in it, by its extension) or a glob (`texts/**/*.md`).
+    /// A file, a folder (every file of a known kind in it by its extension, but `.json`) or a glob (`texts/**/*.md`).
     Path(String),
     /// The sources in the local cargo registry: Rust code, its doc comments, and the READMEs of crates.
     Crates,
@@ -46,9 +46,9 @@ pub struct Inputs {
 const TEXT: &[&str] = &["txt", "text", "md", "markdown", "rst", "adoc", "tex"];
 const HTML: &[&str] = &["html", "htm", "xhtml"];
 const CODE: &[&str] = &[
-    "rs", "py", "pyi", "c", "h", "cc", "cpp", "cxx", "hpp", "hh", "cu", "go", "java", "kt", "scala", "js", "mjs", "cjs", "ts", "tsx", "jsx",
-    "rb", "pl", "pm", "php", "cs", "swift", "lua", "r", "jl", "hs", "ml", "erl", "ex", "exs", "clj", "sh", "bash", "sql", "vim", "el",
-    "tcl", "zig", "nim", "dart", "f90", "s", "cmake", "toml",
+    "rs", "py", "pyi", "c", "h", "cc", "cpp", "cxx", "hpp", "hh", "cu", "go", "java", "kt", "scala", "js", "mjs", "cjs", "ts",
+    "tsx", "jsx", "rb", "pl", "pm", "php", "cs", "swift", "lua", "r", "jl", "hs", "ml", "erl", "ex", "exs", "clj", "sh", "bash",
+    "sql", "vim", "el", "tcl", "zig", "nim", "dart", "f90", "s", "cmake", "toml",
 ];
 
 /// The format that a name promises. A packed file is what its inner name says.
@@ -97,7 +97,8 @@ pub fn resolve(sources: &[Source], text_keys: &[String]) -> Result<Inputs> {
 fn resolve_path(path: &str, keys: &Arc<[String]>, inputs: &mut Inputs) -> Result<()> {
     let found = Path::new(path);
     if found.is_dir() {
-        return inputs.walk(found, |file| format_of(file), keys);
+        // A JSON file among others is most often a setting and not a list of texts, so it is read only when it is named.
+        return inputs.walk(found, |file| format_of(file).filter(|format| *format != Format::Json), keys);
     }
     if found.exists() {
         return inputs.named(found, keys);
@@ -107,7 +108,8 @@ fn resolve_path(path: &str, keys: &Arc<[String]>, inputs: &mut Inputs) -> Result
     }
     let glob = glob(path)?;
     // The folder to walk is what stands before the first component with a pattern.
-    let base: PathBuf = found.components().take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[', '{'])).collect();
+    let base: PathBuf =
+        found.components().take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[', '{'])).collect();
     let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
     if !base.is_dir() {
         bail!("{path} matches nothing: there is no folder {}", base.display());
@@ -208,7 +210,7 @@ mod tests {
     #[test]
     fn folders_globs_and_files() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.md", "a.txt", "c.jsonl.gz", "d.bin", "sub/e.py", "sub/f.md", ".hidden/g.md"] {
+        for name in ["b.md", "a.txt", "c.jsonl.gz", "d.bin", "package.json", "sub/e.py", "sub/f.md", ".hidden/g.md"] {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
@@ -218,7 +220,8 @@ mod tests {
         let check = |pattern: &str, expected: &[(&str, Format)]| {
             let source = Source::Path(dir.path().join(pattern).display().to_string());
             let inputs = resolve(&[source], &[]).unwrap();
-            let found: Vec<_> = inputs.files.iter().map(|f| (f.path.strip_prefix(dir.path()).unwrap().to_str().unwrap(), f.format)).collect();
+            let found: Vec<_> =
+                inputs.files.iter().map(|f| (f.path.strip_prefix(dir.path()).unwrap().to_str().unwrap(), f.format)).collect();
             assert_eq!(found, expected, "{pattern}");
         };
         let all = [
@@ -232,9 +235,10 @@ mod tests {
         check("*.md", &all[1..2]);
         check("**/*.md", &[all[1], all[4]]);
         check("d.*", &[("d.bin", Format::Text)]);
+        check("*.json", &[("package.json", Format::Json)]);
         check("d.bin", &[("d.bin", Format::Text)]);
         let skipped = resolve(&[Source::Path(dir.path().display().to_string())], &[]).unwrap().skipped;
-        assert_eq!(skipped, BTreeMap::from([(".bin".to_owned(), 1)]));
+        assert_eq!(skipped, BTreeMap::from([(".bin".to_owned(), 1), (".json".to_owned(), 1)]));
         for wrong in ["nothing", "*.none", "none/*.md"] {
             assert!(resolve(&[Source::Path(dir.path().join(wrong).display().to_string())], &[]).is_err(), "{wrong}");
         }

@@ -1,5 +1,7 @@
 //! Texts for tests: real prose is not shipped with the crate, so sentences are made from word lists by a seeded generator.
 
+#![allow(dead_code, reason = "each test uses its part")]
+
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
