@@ -34,13 +34,15 @@ impl Curves {
         let mut sum = 0.0;
         let (mut from, mut to) = (0, 0);
         for (i, &(x, _)) in self.train.iter().enumerate() {
-            // Near the ends the window narrows on both sides, so that it never leans.
-            let reach = half.min(i).min(self.train.len() - 1 - i);
-            while to <= i + reach {
+            // At the steep beginning the window narrows on both sides, so that it never leans. At the flat end it keeps its past: a mean of
+            // the last few steps would show their noise as a turn of the curve.
+            let before = half.min(i);
+            let after = before.min(self.train.len() - 1 - i);
+            while to <= i + after {
                 sum += self.train[to].1;
                 to += 1;
             }
-            while from < i - reach {
+            while from < i - before {
                 sum -= self.train[from].1;
                 from += 1;
             }
@@ -155,7 +157,7 @@ pub(super) mod tests {
     #[test]
     fn smoothing_keeps_a_line_a_line() {
         let curves = Curves { train: (0..500).map(|i| (i as f64, 3.0 - i as f64 / 400.0)).collect(), held_out: vec![] };
-        for (smooth, raw) in curves.smooth().iter().zip(&curves.train) {
+        for (smooth, raw) in curves.smooth().iter().zip(&curves.train).take(480) {
             assert!((smooth.1 - raw.1).abs() < 1e-9);
         }
     }
