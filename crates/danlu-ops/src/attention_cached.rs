@@ -25,7 +25,7 @@ enum Held {
         pair: [Buffer; 2],
     },
     /// `[kv_heads, len, head_dim]` each.
-    Tensors([Tensor<3>; 2]),
+    Tensors(Box<[Tensor<3>; 2]>),
 }
 
 impl LayerCache {
@@ -54,7 +54,7 @@ impl LayerCache {
         if len < self.len {
             self.len = len;
             if let Held::Tensors(pair) = &mut self.held {
-                *pair = pair.clone().map(|x| x.narrow(1, 0, len));
+                pair.iter_mut().for_each(|x| *x = x.clone().narrow(1, 0, len));
             }
             if len == 0 {
                 self.held = Held::Nothing;
@@ -122,11 +122,14 @@ pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &m
     let [q, k, v] = attention::split(qkv, heads, rope, &positions);
     let [k, v] = [k, v].map(|x| x.swap_dims(0, 1));
     let [k, v] = match std::mem::replace(&mut cache.held, Held::Nothing) {
-        Held::Tensors([old_k, old_v]) => [Tensor::cat(vec![old_k, k], 1), Tensor::cat(vec![old_v, v], 1)],
+        Held::Tensors(old) => {
+            let [old_k, old_v] = *old;
+            [Tensor::cat(vec![old_k, k], 1), Tensor::cat(vec![old_v, v], 1)]
+        }
         _ => [k, v],
     };
     cache.len = total;
-    cache.held = Held::Tensors([k.clone(), v.clone()]);
+    cache.held = Held::Tensors(Box::new([k.clone(), v.clone()]));
     let q = q.swap_dims(0, 1).reshape([heads.kv_heads, group * tokens, dim]);
     let scores = q.matmul(k.swap_dims(1, 2)) / (dim as f64).sqrt();
     let hidden: Vec<bool> = (0..tokens).flat_map(|t| (0..total).map(move |key| key > past + t)).collect();

@@ -33,8 +33,8 @@ simd_fn! {
             let mean = simd::sum(x) / width as f32;
             let spread = simd::sum_by(width, |sum, i| simd::fma::<FMA>(x[i] - mean, x[i] - mean, sum));
             let scale = 1.0 / (spread / width as f32 + eps).sqrt();
-            for i in 0..width {
-                y[i] = simd::fma::<FMA>((x[i] - mean) * scale, weight[i], bias[i]);
+            for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(weight).zip(bias) {
+                *y = simd::fma::<FMA>((x - mean) * scale, w, b);
             }
         }
     }
@@ -50,11 +50,11 @@ simd_fn! {
             let level = simd::sum_by(width, |sum, i| simd::fma::<FMA>(dy[i], weight[i], sum)) / width as f32;
             let along = simd::sum_by(width, |sum, i| simd::fma::<FMA>(dy[i] * weight[i], (x[i] - mean) * scale, sum));
             let along = along / width as f32;
-            for i in 0..width {
-                let normal = (x[i] - mean) * scale;
-                dw[i] = simd::fma::<FMA>(dy[i], normal, dw[i]);
-                db[i] += dy[i];
-                dy[i] = (dy[i] * weight[i] - level - normal * along) * scale;
+            for ((((dy, dw), db), &x), &w) in dy.iter_mut().zip(dw.iter_mut()).zip(db.iter_mut()).zip(x).zip(weight) {
+                let normal = (x - mean) * scale;
+                *dw = simd::fma::<FMA>(*dy, normal, *dw);
+                *db += *dy;
+                *dy = (*dy * w - level - normal * along) * scale;
             }
         }
     }
@@ -77,7 +77,7 @@ impl Operation<3> for LayerNorm {
         time(Part::Norm, || {
             for_each_piece([&mut y], [piece], |i, [y]| norm_rows(Isa::current(), y, &from[i * piece..], w, b, self.eps));
         });
-        (y.into_tensor([tokens, width]), needed.contains(&true).then(|| [x, weight]))
+        (y.into_tensor([tokens, width]), needed.contains(&true).then_some([x, weight]))
     }
 
     fn backward(&self, [x, weight]: Self::Saved, dy: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {

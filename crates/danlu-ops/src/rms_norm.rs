@@ -57,8 +57,8 @@ simd_fn! {
         let width = weight.len();
         for (y, x) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
             let scale = 1.0 / (simd::dot::<FMA>(x, x) / width as f32 + eps).sqrt();
-            for i in 0..width {
-                y[i] = x[i] * scale * weight[i];
+            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+                *y = x * scale * w;
             }
         }
     }
@@ -70,9 +70,9 @@ simd_fn! {
             let scale = 1.0 / (simd::dot::<FMA>(x, x) / width as f32 + eps).sqrt();
             let along = simd::sum_by(width, |sum, i| simd::fma::<FMA>(dy[i] * weight[i], x[i], sum));
             let along = along * scale * scale * scale / width as f32;
-            for i in 0..width {
-                dw[i] = simd::fma::<FMA>(dy[i] * x[i], scale, dw[i]);
-                dy[i] = dy[i] * weight[i] * scale - x[i] * along;
+            for (((dy, dw), &x), &w) in dy.iter_mut().zip(dw.iter_mut()).zip(x).zip(weight) {
+                *dw = simd::fma::<FMA>(*dy * x, scale, *dw);
+                *dy = *dy * w * scale - x * along;
             }
         }
     }
@@ -95,7 +95,7 @@ impl Operation<2> for RmsNorm {
         time(Part::Norm, || {
             for_each_piece([&mut y], [piece], |i, [y]| norm_rows(Isa::current(), y, &from[i * piece..], w, self.eps));
         });
-        (y.into_tensor([tokens, width]), needed.contains(&true).then(|| [x, weight]))
+        (y.into_tensor([tokens, width]), needed.contains(&true).then_some([x, weight]))
     }
 
     fn backward(&self, [x, weight]: Self::Saved, dy: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
@@ -139,7 +139,7 @@ impl Operation<3> for HeadRmsNorm {
                 }
             });
         });
-        (y.into_tensor([tokens, width]), needed.contains(&true).then(|| [qkv, q_weight, k_weight]))
+        (y.into_tensor([tokens, width]), needed.contains(&true).then_some([qkv, q_weight, k_weight]))
     }
 
     fn backward(&self, [qkv, q_weight, k_weight]: Self::Saved, dy: FlexTensor, _: [bool; 3]) -> [Option<FlexTensor>; 3] {

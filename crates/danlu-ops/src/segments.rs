@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn rows_and_documents_both_start_segments() {
-        check(1, 4, &[], &[0..4]);
+        check(1, 4, &[], std::slice::from_ref(&(0..4)));
         check(2, 3, &[], &[0..3, 3..6]);
         check(2, 3, &[0, 2, 3, 5], &[0..2, 2..3, 3..5, 5..6]);
         check(2, 3, &[1, 1, 4], &[0..1, 1..3, 3..4, 4..6]);

@@ -24,8 +24,8 @@ simd_fn! {
     fn rows(y: &mut [f32], gate_up: &[f32], width: usize) {
         for (y, row) in y.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width)) {
             let (gate, up) = row.split_at(width);
-            for i in 0..width {
-                y[i] = gate[i] * simd::sigmoid::<FMA>(gate[i]) * up[i];
+            for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) {
+                *y = g * simd::sigmoid::<FMA>(g) * u;
             }
         }
     }
@@ -34,11 +34,11 @@ simd_fn! {
     fn rows_backward(gate_up: &mut [f32], dy: &[f32], width: usize) {
         for (dy, row) in dy.chunks_exact(width).zip(gate_up.chunks_exact_mut(2 * width)) {
             let (gate, up) = row.split_at_mut(width);
-            for i in 0..width {
-                let (g, u) = (gate[i], up[i]);
+            for ((gate, up), &dy) in gate.iter_mut().zip(up).zip(dy) {
+                let (g, u) = (*gate, *up);
                 let s = simd::sigmoid::<FMA>(g);
-                up[i] = dy[i] * g * s;
-                gate[i] = dy[i] * u * s * (1.0 + g * (1.0 - s));
+                *up = dy * g * s;
+                *gate = dy * u * s * (1.0 + g * (1.0 - s));
             }
         }
     }

@@ -72,9 +72,8 @@ fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
 pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Function) {
     let device = Device::flex().autodiff();
     let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(i, s)| numbers(s[0] * s[1], i as u64 + 1)).collect();
-    let inside = |x: &[Tensor<2>]| ours(x);
     for frozen in 0..1 << shapes.len() {
-        let (y, gradients) = evaluate(&inside, &inputs, shapes, frozen, &device);
+        let (y, gradients) = evaluate(ours, &inputs, shapes, frozen, &device);
         let (want, want_gradients) = evaluate(plain, &inputs, shapes, frozen, &device);
         assert_close(&format!("{name}, frozen {frozen:b}, value"), &y, &want, 2e-6);
         for (i, (got, want)) in gradients.iter().zip(&want_gradients).enumerate() {
@@ -84,8 +83,8 @@ pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Fu
             }
         }
     }
-    let (y, gradients) = evaluate(&inside, &inputs, shapes, 0, &device);
-    let (y_again, again) = evaluate(&inside, &inputs, shapes, 0, &device.clone().gradient_checkpointing());
+    let (y, gradients) = evaluate(ours, &inputs, shapes, 0, &device);
+    let (y_again, again) = evaluate(ours, &inputs, shapes, 0, &device.clone().gradient_checkpointing());
     assert!(y == y_again && gradients == again, "{name}: another checkpointing strategy changes nothing");
     // Without autodiff the same numbers come out.
     let off: Vec<Tensor<2>> =
@@ -99,7 +98,7 @@ pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Fu
             .enumerate()
             .map(|(i, x)| x.iter().zip(numbers(x.len(), i as u64 + 50)).map(|(x, d)| x + side * step * d).collect())
             .collect();
-        let y = evaluate(&inside, &moved, shapes, (1 << shapes.len()) - 1, &device).0;
+        let y = evaluate(ours, &moved, shapes, (1 << shapes.len()) - 1, &device).0;
         y.iter().zip(numbers(y.len(), 99)).map(|(&y, p)| f64::from(y) * f64::from(p)).sum()
     };
     let slope = (at(1.0) - at(-1.0)) / (2.0 * f64::from(step));
@@ -339,7 +338,11 @@ fn results_are_the_same_bits_under_load() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| while !stop.load(std::sync::atomic::Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         for _ in 0..20 {
             assert_eq!(tiny_gradients(0..6), first);
