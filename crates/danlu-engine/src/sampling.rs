@@ -234,7 +234,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         for round in 0..200 {
             let count = 2 + round;
-            let mut p: Vec<f32> = (0..count).map(|_| rng.random::<f32>().powi(1 + round as i32 % 9) + 1e-6).collect();
+            let mut p: Vec<f32> = (0..count).map(|_| rng.random::<f32>().powi(1 + round % 9) + 1e-6).collect();
             let total: f32 = p.iter().sum();
             p.iter_mut().for_each(|p| *p /= total);
             let top_p = 0.05 + 0.9 * rng.random::<f32>();

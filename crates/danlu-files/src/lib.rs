@@ -106,7 +106,9 @@ pub fn home() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("DANLU_HOME").filter(|p| !p.is_empty()) {
         return Ok(PathBuf::from(path));
     }
-    std::env::home_dir().map(|home| home.join(".danlu")).context("no home folder is known; set DANLU_HOME to the folder danlu may use")
+    std::env::home_dir()
+        .map(|home| home.join(".danlu"))
+        .context("no home folder is known; set DANLU_HOME to the folder danlu may use")
 }
 
 fn parent(path: &Path) -> &Path {

@@ -270,7 +270,8 @@ fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
 fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> DecoderConfig {
     if spec.kind == ModelKind::Gpt2 {
         let mut config = Gpt2Config::new(vocabulary, hidden, layers, context);
-        let head_dim = [64, 32, 16, 8].into_iter().find(|d| hidden % d == 0 && (hidden > 256 || *d <= 32)).unwrap_or(hidden);
+        let head_dim =
+            [64, 32, 16, 8].into_iter().find(|d| hidden.is_multiple_of(*d) && (hidden > 256 || *d <= 32)).unwrap_or(hidden);
         config.n_head = spec.heads.unwrap_or(hidden / head_dim);
         config.n_inner = spec.intermediate.unwrap_or(config.n_inner);
         config.tie_word_embeddings = spec.tied.unwrap_or(config.tie_word_embeddings);

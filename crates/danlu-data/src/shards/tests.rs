@@ -10,8 +10,8 @@ use crate::tokenizer::tests::{texts, tiny};
 
 /// A token set in files of at least `file_tokens` tokens.
 fn build(folder: &Path, file_tokens: u64, train: &[String], held_out: &[String]) -> Result<TokenSet> {
-    let own = |texts: &[String]| texts.to_vec().into_iter().map(Ok);
-    build_in_files_of(file_tokens, folder, "source", tiny(), own(train), own(held_out), &mut ())
+    let (train, held_out) = (train.iter().cloned().map(Ok), held_out.iter().cloned().map(Ok));
+    build_in_files_of(file_tokens, folder, "source", tiny(), train, held_out, &mut ())
 }
 
 fn check_split(split: &TokenSplit, texts: &[String]) {

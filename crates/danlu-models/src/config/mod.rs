@@ -114,12 +114,12 @@ impl LlamaConfig {
         bounded("head_dim", self.head_dim, 1 << 12)?;
         bounded("max_position_embeddings", self.max_position_embeddings, 1 << 20)?;
         ensure!(
-            self.num_attention_heads % self.num_key_value_heads == 0,
+            self.num_attention_heads.is_multiple_of(self.num_key_value_heads),
             "`num_attention_heads` ({}) must be a multiple of `num_key_value_heads` ({})",
             self.num_attention_heads,
             self.num_key_value_heads
         );
-        ensure!(self.head_dim % 2 == 0, "`head_dim` must be even for rope; it is {}", self.head_dim);
+        ensure!(self.head_dim.is_multiple_of(2), "`head_dim` must be even for rope; it is {}", self.head_dim);
         positive("rms_norm_eps", self.rms_norm_eps)?;
         positive("rope_theta", self.rope_theta)?;
         positive("initializer_range", self.initializer_range)?;
