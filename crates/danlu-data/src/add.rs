@@ -41,8 +41,11 @@ pub struct AddOptions {
 }
 
 impl AddOptions {
-    /// The defaults, in danlu's home.
+    /// The defaults, in danlu's home. What comes from the catalogue was written to be read, so a short text there is not the scrap that
+    /// it is in a crawl.
     pub fn new(name: impl Into<String>, sources: Vec<Source>) -> Result<Self> {
+        let curated = sources.iter().all(|source| matches!(source, Source::Files { .. }));
+        let clean = if curated { CleanOptions { min_words: 20, ..CleanOptions::default() } } else { CleanOptions::default() };
         Ok(Self {
             home: danlu_files::home()?,
             name: name.into(),
@@ -50,7 +53,7 @@ impl AddOptions {
             seed: 0,
             text_keys: Vec::new(),
             encoding: None,
-            clean: CleanOptions::default(),
+            clean,
             deduplicate: true,
             held_out: HeldOut::default(),
         })
