@@ -8,6 +8,9 @@ const WINDOW: usize = 64;
 /// The first steps are slow (memory is being faulted in) and are not taken for the speed.
 const SKIPPED: u64 = 2;
 
+/// A run may take this many times its budget before measures on the way are left out.
+const LATE: f64 = 1.1;
+
 /// Measures steps and what comes between them, and tells how many steps fit in a budget.
 #[derive(Debug)]
 pub struct Pace {
@@ -48,17 +51,18 @@ impl Pace {
         Some(step + more.round() as u64)
     }
 
-    /// Seconds until the end of a run of `total` steps.
-    pub fn left(&self, step: u64, total: u64, reserve: f64) -> f64 {
+    /// Seconds until the end of a run of `total` steps, of which the last took `last` seconds.
+    pub fn left(&self, step: u64, total: u64, last: f64, reserve: f64) -> f64 {
         let steps = total.saturating_sub(step) as f64;
-        self.seconds_per_step().unwrap_or(0.0) * steps * (1.0 + self.overhead) + reserve
+        self.seconds_per_step().unwrap_or(last) * steps * (1.0 + self.overhead) + reserve
     }
 
-    /// Whether `seconds` can be spent on something else and the rest of the run still ends in time.
+    /// Whether `seconds` can be spent on something else and the rest of the run still ends in time. The machine may have become slower
+    /// after the length was fixed, and a measure is worth being a little late.
     pub fn affords(&self, seconds: f64, step: u64, total: u64, elapsed: f64, reserve: f64) -> bool {
         let steps = total.saturating_sub(step) as f64;
         let rest = self.seconds_per_step().unwrap_or(0.0) * steps + reserve;
-        self.budget.is_none_or(|budget| elapsed + seconds + rest <= budget * 1.01)
+        self.budget.is_none_or(|budget| elapsed + seconds + rest <= budget * LATE)
     }
 }
 

@@ -297,7 +297,7 @@ impl<'a, O: Objective> Session<'a, O> {
             tokens: self.state.tokens,
             epoch: self.state.tokens as f64 / plan.facts.train_tokens.max(1) as f64,
             elapsed: self.elapsed(),
-            left: self.pace.left(self.state.step, self.state.total, self.reserve()),
+            left: self.pace.left(self.state.step, self.state.total, seconds, self.reserve()),
             memory: memory::resident().0,
         };
         let mut row = Map::new();

@@ -91,7 +91,7 @@ pub struct ReadOptions {
     pub encoding: Option<&'static encoding_rs::Encoding>,
 }
 
-/// All documents of `files`, one after the other on this thread; [`crate::corpus::add`] does the same in parallel.
+/// All documents of `files`, one after the other on this thread; [`crate::add()`] does the same in parallel.
 pub fn documents(files: Vec<InputFile>, options: ReadOptions) -> impl Iterator<Item = Result<Document, BadRecord>> {
     Reader::new(files).flat_map(move |raw| raw.parse(&options))
 }

@@ -10,7 +10,7 @@ use crate::kernels::simd::{dot, exp, simd_fn};
 use crate::kernels::threads::{self, SendPtr};
 use crate::kernels::tile::{Store, Tile, for_tile};
 
-/// The gradient of [`attention_forward`]: from `dy`, the saved `y`, `lse` and `qkv`, writes all of `dqkv` in the segments.
+/// The gradient of [`super::attention_forward`]: from `dy`, the saved `y`, `lse` and `qkv`, writes all of `dqkv` in the segments.
 pub fn attention_backward(
     shape: &Attention,
     dqkv: &mut [f32],
