@@ -72,6 +72,12 @@ impl Decoder {
         danlu_ops::token_nll(self.hidden(batch), self.head_weight(), &batch.targets)
     }
 
+    /// The log-probability of each target, in nats, `[tokens]`, differentiable with a weight of its own for each token; zero where the
+    /// target is [`danlu_ops::IGNORE`]. With `recompute`, memory and work are those of [`Decoder::loss_recomputed`].
+    pub fn log_probs(&self, batch: &Batch, recompute: bool) -> Tensor<1> {
+        danlu_ops::linear_log_probs(self.run(batch, recompute), self.head_weight(), &batch.targets)
+    }
+
     /// Logits of every token, `[tokens, vocabulary]`.
     pub fn logits(&self, batch: &Batch) -> Tensor<2> {
         danlu_ops::linear(self.hidden(batch), self.head_weight(), None)

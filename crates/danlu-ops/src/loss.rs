@@ -1,5 +1,5 @@
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::bridge::{Operation, on_cpu, owned, primitive, run, values, values_mut};
 use crate::buffer::Buffer;
@@ -33,7 +33,7 @@ pub fn token_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Vec<f32> {
     plain_nll(x, weight, targets).into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
 }
 
-fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &Ids) {
+pub(crate) fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &Ids) {
     let ([tokens, channels], [vocabulary, inputs]) = (x.dims(), weight.dims());
     assert_eq!(channels, inputs, "x has {channels} channels, the head {inputs}");
     assert_eq!(tokens, targets.len(), "{tokens} tokens, but {} targets", targets.len());
@@ -55,18 +55,33 @@ pub(crate) fn plain_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tenso
     let tokens = targets.len();
     let device = x.device();
     let logits = x.matmul(weight.transpose());
-    let largest = logits.clone().detach().max_dim(1);
-    let total = (logits.clone() - largest.clone()).exp().sum_dim(1).log() + largest;
+    let total = normalizer(logits.clone());
     let chosen = indices(targets.iter().map(|&id| if id == IGNORE { 0 } else { id as i32 }), &device);
     let nll = total - logits.gather(1, chosen.reshape([tokens, 1]));
+    nll.reshape([tokens]) * carries(targets, &device)
+}
+
+/// The logarithm of each row's sum of exponentials, `[tokens, 1]`.
+pub(crate) fn normalizer(logits: Tensor<2>) -> Tensor<2> {
+    let largest = logits.clone().detach().max_dim(1);
+    (logits - largest.clone()).exp().sum_dim(1).log() + largest
+}
+
+/// One where there is a target, else zero, `[tokens]`.
+pub(crate) fn carries(targets: &[u32], device: &Device) -> Tensor<1> {
     let carries: Vec<f32> = targets.iter().map(|&id| if id == IGNORE { 0.0 } else { 1.0 }).collect();
-    nll.reshape([tokens]) * Tensor::<1>::from_data(TensorData::new(carries, [tokens]), &device)
+    Tensor::from_data(TensorData::new(carries, [targets.len()]), device)
 }
 
 /// Logits held at a time: a chunk of tokens as large as this many bytes allow …
 const CHUNK_BYTES: usize = 8 << 20;
 /// … but of at least so many tokens, since every chunk packs the whole head anew.
 const CHUNK_TOKENS: usize = 256;
+
+/// How many of `tokens` have their logits in memory at a time, at least one.
+pub(crate) fn chunk_tokens(vocabulary: usize, tokens: usize) -> usize {
+    (CHUNK_BYTES / (vocabulary * size_of::<f32>()).max(1)).max(CHUNK_TOKENS).min(tokens).max(1)
+}
 
 simd_fn! {
     /// The loss of one row of logits, which become the gradient: `(softmax - target) · weight`.
@@ -104,7 +119,7 @@ impl<'a> Chunks<'a> {
     /// The loss of every token. Writes the gradients of the mean loss to `dx` and `dw`, each unless it is empty.
     fn run(&self, dx: &mut [f32], dw: &mut [f32]) -> Vec<f32> {
         let (channels, vocabulary, tokens) = (self.channels, self.vocabulary, self.targets.len());
-        let chunk = (CHUNK_BYTES / (vocabulary * size_of::<f32>()).max(1)).max(CHUNK_TOKENS).min(tokens).max(1);
+        let chunk = chunk_tokens(vocabulary, tokens);
         let each = 1.0 / counted(self.targets) as f32;
         let weight = Mat::row_major(self.weight, vocabulary, channels);
         let mut nll = vec![0.0; tokens];

@@ -277,6 +277,51 @@ fn linear_cross_entropy() {
 }
 
 #[test]
+fn linear_log_probs() {
+    for (tokens, channels, vocabulary) in [(1, 1, 2), (7, 5, 11), (600, 8, 33), (300, 20, 9000)] {
+        let targets: Ids = (0..tokens as u32).map(|i| if i % 5 == 2 { IGNORE } else { i * 7 % vocabulary as u32 }).collect();
+        let shapes = [[tokens, channels], [vocabulary, channels]];
+        check(
+            "linear_log_probs",
+            &shapes,
+            &|x| crate::linear_log_probs(x[0].clone(), x[1].clone(), &targets).unsqueeze(),
+            &|x| -crate::loss::plain_nll(x[0].clone(), x[1].clone(), &targets).unsqueeze::<2>(),
+        );
+        check(
+            "linear_log_probs_and_entropy",
+            &shapes,
+            &|x| Tensor::stack(crate::linear_log_probs_and_entropy(x[0].clone(), x[1].clone(), &targets).into(), 0),
+            &|x| Tensor::stack(crate::log_probs::plain_both(x[0].clone(), x[1].clone(), &targets).into(), 0),
+        );
+    }
+    let none: Ids = vec![IGNORE; 3].into();
+    let device = Device::flex().autodiff();
+    let leaves = [tensor([3, 2], 1, &device).require_grad(), tensor([4, 2], 2, &device).require_grad()];
+    let y = crate::linear_log_probs(leaves[0].clone(), leaves[1].clone(), &none);
+    let mut gradients = y.clone().sum().backward();
+    assert_eq!(to_vec(y), [0.0; 3], "without targets there is nothing");
+    for leaf in leaves {
+        assert!(to_vec(leaf.grad_remove(&mut gradients).unwrap()).iter().all(|&g| g == 0.0));
+    }
+}
+
+#[test]
+fn weighing_tokens_alike_is_the_mean_loss() {
+    let targets: Ids = (0..40).map(|i| if i % 3 == 0 { IGNORE } else { i % 17 }).collect();
+    let device = Device::flex().autodiff();
+    let of = |f: &dyn Fn(Tensor<2>, Tensor<2>) -> Tensor<1>| {
+        let leaves = [tensor([40, 9], 1, &device).require_grad(), tensor([17, 9], 2, &device).require_grad()];
+        let mut gradients = f(leaves[0].clone(), leaves[1].clone()).backward();
+        leaves.map(|leaf| to_vec(leaf.grad_remove(&mut gradients).unwrap()))
+    };
+    let want = of(&|x, w| crate::linear_cross_entropy(x, w, &targets));
+    let got = of(&|x, w| -crate::linear_log_probs(x, w, &targets).sum() / 26.0);
+    for (got, want) in got.iter().zip(&want) {
+        assert_close("gradient", got, want, 2e-6);
+    }
+}
+
+#[test]
 fn non_contiguous_inputs_are_taken() {
     check(
         "rms_norm of a transpose and linear of a slice",
