@@ -6,7 +6,9 @@
 
 mod bootstrap;
 mod measure;
+mod unit;
 mod windows;
 
 pub use bootstrap::interval;
-pub use measure::{Document, Limits, Measure, bits_per_byte, measure};
+pub use measure::{Document, bits_per_byte, measure};
+pub use unit::{BITS_PER_BYTE, Better, Limits, Measure, Unit};

@@ -1,42 +1,18 @@
 use std::borrow::Cow;
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use danlu_data::shards::TokenSplit;
 use danlu_models::{Batch, Decoder};
-use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::interval;
+use crate::unit::{BITS_PER_BYTE, Limits, Measure};
 use crate::windows::Packer;
 
 /// A held-out document: its tokens, the first of which (the end-of-text token) is given and not predicted, and the length of its text.
 pub struct Document<'a> {
     pub tokens: Cow<'a, [u32]>,
     pub bytes: u64,
-}
-
-/// How much to measure. Measuring stops after the batch that reaches a limit, with whole documents.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Limits {
-    pub tokens: Option<u64>,
-    pub bytes: Option<u64>,
-    pub time: Option<Duration>,
-}
-
-/// Bits per byte with its 95 % interval, and what it was measured on.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Measure {
-    /// Bits per byte of text.
-    pub value: f64,
-    pub low: f64,
-    pub high: f64,
-    /// Mean negative log-likelihood of a token, in nats: the training loss's unit.
-    pub nats_per_token: f64,
-    pub documents: usize,
-    pub tokens: u64,
-    pub bytes: u64,
-    pub seconds: f64,
 }
 
 /// Tokens that go through the model at once: enough to keep the products busy, few enough to need little memory.
@@ -92,14 +68,16 @@ pub fn measure<'a>(
     }
     let (low, high) = interval(&documents);
     Ok(Measure {
+        unit: BITS_PER_BYTE,
         value: total / bytes,
         low,
         high,
-        nats_per_token: total * std::f64::consts::LN_2 / tokens as f64,
-        documents: documents.len(),
+        items: documents.len() as u64,
         tokens,
         bytes: bytes as u64,
         seconds: start.elapsed().as_secs_f64(),
+        // The training loss's unit.
+        others: vec![("nats_per_token", total * std::f64::consts::LN_2 / tokens as f64)],
     })
 }
 
@@ -124,18 +102,10 @@ fn limited<'a>(documents: impl Iterator<Item = Document<'a>>, limits: Limits) ->
     })
 }
 
-impl fmt::Display for Measure {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "{:.4} bits per byte (95 % interval {:.4} to {:.4}; {} documents, {} bytes, {} tokens, {:.1} s)",
-            self.value, self.low, self.high, self.documents, self.bytes, self.tokens, self.seconds
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn documents(lengths: &[usize]) -> Vec<Document<'static>> {
@@ -153,9 +123,9 @@ mod tests {
             let bytes: usize = lengths.iter().map(|n| 3 * n).sum();
             let want = vocabulary.log2() * predicted as f64 / bytes as f64;
             assert!((measured.value - want).abs() < 1e-5, "context {context}: {} for {want}", measured.value);
-            assert_eq!((measured.tokens, measured.bytes, measured.documents), (predicted as u64, bytes as u64, 4));
+            assert_eq!((measured.tokens, measured.bytes, measured.items), (predicted as u64, bytes as u64, 4));
             assert!(measured.low <= measured.value && measured.value <= measured.high);
-            assert!((measured.nats_per_token - vocabulary.ln()).abs() < 1e-5);
+            assert!((measured.others[0].1 - vocabulary.ln()).abs() < 1e-5);
         }
     }
 
@@ -163,14 +133,14 @@ mod tests {
     fn limits_stop_at_whole_documents() {
         let uniform = |batch: &Batch| vec![1.0; batch.ids.len()];
         let check = |limits, count| {
-            assert_eq!(measure(uniform, 64, documents(&[100; 10]).into_iter(), limits).unwrap().documents, count);
+            assert_eq!(measure(uniform, 64, documents(&[100; 10]).into_iter(), limits).unwrap().items, count);
         };
         check(Limits::default(), 10);
         check(Limits { tokens: Some(250), ..Limits::default() }, 3);
         check(Limits { bytes: Some(600), ..Limits::default() }, 2);
         let long =
             measure(uniform, 64, documents(&[3000; 10]).into_iter(), Limits { time: Some(Duration::ZERO), ..Limits::default() });
-        assert_eq!(long.unwrap().documents, 1, "the clock leaves at least one");
+        assert_eq!(long.unwrap().items, 1, "the clock leaves at least one");
     }
 
     #[test]

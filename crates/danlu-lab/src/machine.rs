@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use danlu_models::DecoderConfig;
+use danlu_train::Outline;
 use serde::{Deserialize, Serialize};
 use sysinfo::System;
 
@@ -35,10 +35,10 @@ struct Reached {
 }
 
 impl Machine {
-    /// This machine, for a model of `config`'s shape, with what earlier runs of models of about its size reached. Measures the rate of
+    /// This machine, for a model of this outline, with what earlier runs of models of about its size reached. Measures the rate of
     /// matrix products once, in well under a second.
-    pub fn here(home: &Path, config: &DecoderConfig) -> Self {
-        let size = config.parameters();
+    pub fn here(home: &Path, model: &Outline) -> Self {
+        let size = model.parameters;
         let distance = |reached: &Reached| (reached.parameters.max(1) as f64 / size as f64).ln().abs();
         // The last of those equally near: it is the newest.
         let nearest = reached(home)
@@ -46,7 +46,7 @@ impl Machine {
             .filter(|r| distance(r) <= ALIKE.ln())
             .rev()
             .min_by(|a, b| distance(a).total_cmp(&distance(b)));
-        let (efficiency, measured_in) = nearest.map_or((assumed(config), None), |r| (r.efficiency, Some(r.run)));
+        let (efficiency, measured_in) = nearest.map_or((assumed(model), None), |r| (r.efficiency, Some(r.run)));
         Self {
             threads: danlu_ops::threads(),
             gemm_rate: danlu_ops::gemm_rate(),
@@ -58,8 +58,8 @@ impl Machine {
 }
 
 /// Before any run has said better: narrow products are bound by memory, wide ones come near the measured rate.
-fn assumed(config: &DecoderConfig) -> f64 {
-    let width = config.hidden_size() as f64;
+fn assumed(model: &Outline) -> f64 {
+    let width = model.hidden as f64;
     0.75 * width / (width + 100.0)
 }
 
@@ -100,20 +100,22 @@ fn available_memory() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use danlu_models::DecoderConfig;
+
     use super::*;
 
     #[test]
     fn the_nearest_run_is_believed_and_damage_is_not() {
         let home = tempfile::tempdir().unwrap();
-        let config = |hidden| DecoderConfig::Llama(danlu_models::LlamaConfig::new(1000, hidden, 4, 32, 64));
+        let outline = |hidden| Outline::from(&DecoderConfig::Llama(danlu_models::LlamaConfig::new(1000, hidden, 4, 32, 64)));
         let check = |hidden: usize, run: Option<&str>| {
-            let machine = Machine::here(home.path(), &config(hidden));
+            let machine = Machine::here(home.path(), &outline(hidden));
             assert_eq!(machine.measured_in.as_deref(), run, "{machine:?}");
             assert!((0.01..1.0).contains(&machine.efficiency));
         };
         check(64, None);
         for (run, hidden, efficiency) in [("small", 64, 0.2), ("large", 256, 0.6), ("broken", 64, f64::NAN)] {
-            calibrate(home.path(), run, config(hidden).parameters(), efficiency).unwrap();
+            calibrate(home.path(), run, outline(hidden).parameters, efficiency).unwrap();
         }
         check(64, Some("small"));
         check(256, Some("large"));

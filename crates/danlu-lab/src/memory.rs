@@ -1,4 +1,3 @@
-use danlu_models::DecoderConfig;
 use danlu_train::Plan;
 use danlu_train::recipe::OptimizerKind;
 use serde::Serialize;
@@ -44,20 +43,19 @@ impl Memory {
 /// What a run of `plan` needs at its peak. The token shards are mapped and can be dropped by the system at any time; only a batch of them
 /// counts.
 pub fn memory(plan: &Plan) -> Memory {
-    let (config, parameters) = (&plan.config, plan.parameters);
+    let (model, parameters) = (&plan.model, plan.model.parameters);
     let micro_tokens = (plan.micro_rows * plan.row_len) as u64;
-    let (vocabulary, hidden) = (config.vocab_size() as u64, config.hidden_size() as u64);
-    let embeddings = vocabulary * hidden * if config.tied() { 1 } else { 2 };
+    let (vocabulary, hidden) = (model.vocabulary as u64, model.hidden as u64);
     let states = match plan.recipe.optimizer.kind {
-        OptimizerKind::Adamw => 2 * parameters,
+        OptimizerKind::Adamw => 2 * model.trained,
         // Muon keeps one momentum for each hidden matrix; the rest is AdamW's.
-        OptimizerKind::Muon => parameters + embeddings.min(parameters),
+        OptimizerKind::Muon => model.trained + model.embeddings.min(model.trained),
     };
     // With recomputation each layer keeps its input, and one layer at a time all of its activations.
-    let (layers, each) = (config.layers() as u64, floats_per_layer(config));
+    let (layers, each) = (model.layers as u64, model.floats_per_layer);
     let kept = if plan.recipe.batch.recompute { layers * hidden + each } else { layers * each };
     // A step in several pieces keeps the sum so far beside the piece's own gradient.
-    let gradients = if plan.rows > plan.micro_rows { 2 * parameters } else { parameters };
+    let gradients = if plan.rows > plan.micro_rows { 2 * model.trained } else { model.trained };
     Memory {
         weights: F32 * parameters,
         gradients: F32 * gradients,
@@ -68,17 +66,4 @@ pub fn memory(plan: &Plan) -> Memory {
         data: 3 * F32 * plan.step_tokens(),
         program: PROGRAM,
     }
-}
-
-/// Numbers a block keeps for its backward pass, for each token: the inputs of its products and of its nonlinear operations.
-fn floats_per_layer(config: &DecoderConfig) -> u64 {
-    let floats = match config {
-        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => {
-            let queries = c.num_attention_heads * c.head_dim;
-            let qkv = queries + 2 * c.num_key_value_heads * c.head_dim;
-            5 * c.hidden_size + qkv + queries + c.num_attention_heads + 3 * c.intermediate_size
-        }
-        DecoderConfig::Gpt2(c) => 5 * c.n_embd + 4 * c.n_embd + c.n_head + 2 * c.n_inner,
-    };
-    floats as u64
 }

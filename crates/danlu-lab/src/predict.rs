@@ -53,7 +53,7 @@ pub fn predict(plan: &Plan, machine: &Machine, prices: &Prices) -> Prediction {
     let power = energy.zip(prices.per_kwh).map(|(energy, price)| energy * price);
     let rent = prices.per_hour.map(|price| price * seconds / 3600.0);
     Prediction {
-        parameters: plan.parameters,
+        parameters: plan.model.parameters,
         steps,
         step_tokens: plan.step_tokens(),
         tokens,
@@ -85,19 +85,18 @@ pub fn refusal(prediction: &Prediction, plan: &Plan, given: &Recipe, machine: &M
     let rows = has.saturating_sub(needs - movable) / 10 * 9 * plan.micro_rows as u64 / movable.max(1);
     // What grows with the model, and by how much it must shrink.
     let shrink = has.saturating_sub(memory.program) as f64 / (needs - memory.program) as f64;
-    let layers = (plan.config.layers() as f64 * shrink * 0.95) as usize;
+    let layers = (plan.model.layers as f64 * shrink * 0.95) as usize;
     let advice = if rows >= 1 && (rows as usize) < plan.micro_rows {
         format!("Smaller pieces give the same result: --set batch.micro_tokens={}", rows as usize * plan.row_len)
-    } else if !plan.recipe.batch.recompute && needs - memory.activations + memory.activations / plan.config.layers() as u64 <= has
-    {
+    } else if !plan.recipe.batch.recompute && needs - memory.activations + memory.activations / plan.model.layers as u64 <= has {
         "Computing activations again needs less, for a third more time: --set batch.recompute=true".into()
     } else if (given.model.hidden.is_some() || given.model.layers.is_some()) && layers > 0 {
         format!("Fewer layers need less: --set model.layers={layers}")
     } else if given.model.hidden.is_some() {
-        format!("A narrower model needs less: --set model.hidden={}", (plan.config.hidden_size() / 2).max(64))
+        format!("A narrower model needs less: --set model.hidden={}", (plan.model.hidden / 2).max(64))
     } else {
         // Activations shrink more slowly than parameters.
-        format!("A smaller model fits: --set model.size={}", short(plan.parameters as f64 * shrink.powf(1.5)))
+        format!("A smaller model fits: --set model.size={}", short(plan.model.parameters as f64 * shrink.powf(1.5)))
     };
     text.push_str(&format!(" {advice}."));
     Some(text)

@@ -10,7 +10,7 @@ fn recipe(overrides: &[&str]) -> Recipe {
 }
 
 fn plan(overrides: &[&str]) -> Plan {
-    auto::resolve(&recipe(overrides), &Facts { vocabulary: 1000, train_tokens: 1_000_000, gemm_rate: 1e11 }).unwrap()
+    auto::resolve(&recipe(overrides), &Facts { vocabulary: 1000, train_tokens: 1_000_000, gemm_rate: 1e11 }).unwrap().0
 }
 
 fn machine(available: Option<u64>) -> Machine {
@@ -44,7 +44,7 @@ fn a_budget_in_minutes_takes_that_long() {
 fn memory_grows_with_what_it_should() {
     let total = |overrides: &[&str]| predict(&plan(overrides), &machine(None), &Prices::default()).memory;
     let base = total(&[]);
-    assert_eq!(base.weights, 4 * plan(&[]).parameters);
+    assert_eq!(base.weights, 4 * plan(&[]).model.parameters);
     assert_eq!(base.gradients, 2 * base.weights, "two pieces keep a sum beside the gradient");
     assert_eq!(total(&["batch.micro_tokens=4096"]).gradients, base.weights);
     assert!(total(&["batch.micro_tokens=4096"]).activations == 2 * base.activations);

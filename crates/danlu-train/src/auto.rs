@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use danlu_models::{Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
 
+use crate::outline::Outline;
 use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
@@ -48,9 +49,9 @@ pub struct Facts {
 pub struct Plan {
     /// With every automatic value filled in; this is what the run folder keeps.
     pub recipe: Recipe,
-    pub config: DecoderConfig,
+    pub model: Outline,
     pub facts: Facts,
-    /// Tokens of one row.
+    /// Tokens of one row; where rows are examples, of the usual one.
     pub row_len: usize,
     /// Rows of one update.
     pub rows: usize,
@@ -58,7 +59,6 @@ pub struct Plan {
     pub micro_rows: usize,
     /// Updates of the whole run; an estimate when the budget is in minutes.
     pub steps: u64,
-    pub parameters: u64,
     /// Forward and backward.
     pub flops_per_token: f64,
 }
@@ -107,7 +107,7 @@ pub fn vocabulary(recipe: &Recipe, bytes: u64, gemm_rate: f64) -> usize {
 ///
 /// # Errors
 /// When given values do not fit each other or the data.
-pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan> {
+pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> {
     recipe.validate()?;
     ensure!(facts.train_tokens > 1, "there is no text to train on: after cleaning, {} tokens are left", facts.train_tokens);
     let mut recipe = recipe.clone();
@@ -132,24 +132,59 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<Plan> {
     let rows = wanted_rows.div_ceil(micro_rows) * micro_rows;
     recipe.batch.tokens = Some(rows * context);
     recipe.batch.micro_tokens = Some(micro_rows * context);
-    let steps = match (recipe.budget.steps, tokens) {
-        (Some(steps), _) => steps,
-        (None, Some(tokens)) => (tokens / (rows * context) as f64).round().max(1.0) as u64,
-        (None, None) => bail!("`budget` says nothing; give one of minutes, tokens, steps or flops"),
+    let steps = match (recipe.budget.steps, recipe.budget.epochs, tokens) {
+        (Some(steps), ..) => steps,
+        (None, Some(epochs), _) => (epochs * facts.train_tokens as f64 / (rows * context) as f64).round().max(1.0) as u64,
+        (None, None, Some(tokens)) => (tokens / (rows * context) as f64).round().max(1.0) as u64,
+        (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
 
     rates(&mut recipe, &config);
-    Ok(Plan {
-        recipe,
-        parameters: config.parameters(),
-        config,
-        facts: *facts,
-        row_len: context,
-        rows,
-        micro_rows,
-        steps,
-        flops_per_token,
-    })
+    let model = Outline::from(&config);
+    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
+}
+
+/// What is known about the examples of a recipe whose rows are examples: pairs, prompts, labelled texts, images.
+#[derive(Debug, Clone, Copy)]
+pub struct Examples {
+    /// To train on.
+    pub count: u64,
+    /// Tokens that go through the model for the usual one.
+    pub tokens: usize,
+    /// Of an update, when the recipe does not say.
+    pub usual_batch: usize,
+}
+
+/// [`resolve`] where rows are examples of a model that is there already. The rates are the recipe's; what a kind of recipe prefers to
+/// the rates of pretraining it puts there before.
+///
+/// # Errors
+/// When given values do not fit each other or the data.
+pub fn resolve_examples(
+    recipe: &Recipe,
+    model: Outline,
+    examples: &Examples,
+    flops_per_token: f64,
+    gemm_rate: f64,
+) -> Result<Plan> {
+    recipe.validate()?;
+    ensure!(examples.count > 0, "there is no example to train on");
+    let mut recipe = recipe.clone();
+    let row_len = examples.tokens.max(1);
+    let wanted = recipe.batch.examples.unwrap_or(examples.usual_batch).max(1);
+    let pieces = recipe.batch.micro_tokens.map_or(2048, |tokens| tokens);
+    let micro_rows = (pieces / row_len).clamp(1, wanted);
+    let rows = wanted.div_ceil(micro_rows) * micro_rows;
+    (recipe.batch.examples, recipe.batch.micro_tokens) = (Some(rows), Some(micro_rows * row_len));
+    let rate = gemm_rate * efficiency(model.hidden);
+    let steps = match (recipe.budget.steps, recipe.budget.epochs, budget_tokens(&recipe.budget, flops_per_token, rate)) {
+        (Some(steps), ..) => steps,
+        (None, Some(epochs), _) => (epochs * examples.count as f64 / rows as f64).round().max(1.0) as u64,
+        (None, None, Some(tokens)) => (tokens / (rows * row_len) as f64).round().max(1.0) as u64,
+        (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
+    };
+    let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
+    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token })
 }
 
 /// FLOPs that a budget stands for, before the shape is known.
@@ -252,10 +287,10 @@ fn inherited(folder: &str, facts: &Facts) -> Result<DecoderConfig> {
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn initial_model(plan: &Plan, device: &Device) -> Result<Decoder> {
-    match &plan.recipe.model.from {
+pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -> Result<Decoder> {
+    match &recipe.model.from {
         Some(folder) => Ok(danlu_models::folder::load(Path::new(folder), device)?.0),
-        None => Decoder::new(&plan.config, plan.recipe.seed, device),
+        None => Decoder::new(config, recipe.seed, device),
     }
 }
 
@@ -366,18 +401,18 @@ mod tests {
 
     #[track_caller]
     fn plan(text: &str) -> Plan {
-        resolve(&recipe(text), &FACTS).unwrap()
+        resolve(&recipe(text), &FACTS).unwrap().0
     }
 
     #[test]
     fn more_budget_makes_a_larger_model_that_sees_more() {
         let plans = [1.0, 5.0, 60.0, 600.0].map(|minutes| plan(&format!("[budget]\nminutes = {minutes:?}\n")));
         for pair in plans.windows(2) {
-            assert!(pair[0].parameters <= pair[1].parameters && pair[0].tokens() < pair[1].tokens(), "{pair:?}");
+            assert!(pair[0].model.parameters <= pair[1].model.parameters && pair[0].tokens() < pair[1].tokens(), "{pair:?}");
         }
-        assert!(plans[0].parameters < plans[2].parameters);
+        assert!(plans[0].model.parameters < plans[2].model.parameters);
         let five = &plans[1];
-        assert!((500_000..10_000_000).contains(&five.parameters), "{five:?}");
+        assert!((500_000..10_000_000).contains(&five.model.parameters), "{five:?}");
         assert!((0.5..20.0).contains(&five.epochs()), "{five:?}");
         let spent = five.flops() / (300.0 * FACTS.gemm_rate);
         assert!((0.2..0.8).contains(&spent), "{spent}");
@@ -387,11 +422,11 @@ mod tests {
     fn resolving_again_changes_nothing() {
         for text in ["[budget]\nminutes = 5.0\n", "[model]\nkind = 'gpt2'\nsize = '3M'\n[budget]\ntokens = 1000000\n"] {
             let first = plan(text);
-            let second = resolve(&first.recipe, &FACTS).unwrap();
+            let (second, _) = resolve(&first.recipe, &FACTS).unwrap();
             assert_eq!(first.recipe, second.recipe);
             assert_eq!(
-                (first.config, first.steps, first.rows, first.micro_rows),
-                (second.config, second.steps, second.rows, second.micro_rows)
+                (first.model, first.steps, first.rows, first.micro_rows),
+                (second.model, second.steps, second.rows, second.micro_rows)
             );
         }
     }
@@ -406,10 +441,10 @@ mod tests {
     fn what_is_given_is_kept() {
         for (size, wanted) in [("1M", 1e6), ("10M", 10e6), ("124M", 124e6), ("1.5B", 1.5e9)] {
             check(&format!("[model]\nsize = '{size}'\n[budget]\nsteps = 9\n"), |p| {
-                (p.parameters as f64 / wanted).ln().abs() < 0.1
+                (p.model.parameters as f64 / wanted).ln().abs() < 0.1
             });
         }
-        check("[model]\nlayers = 7\n[budget]\nsteps = 9\n", |p| p.config.layers() == 7 && p.steps == 9);
+        check("[model]\nlayers = 7\n[budget]\nsteps = 9\n", |p| p.model.layers == 7 && p.steps == 9);
         check("[model]\nhidden = 96\nheads = 3\n[budget]\nsteps = 9\n", |p| p.recipe.model.head_dim == Some(32));
         check("[model]\ncontext = 100\n[batch]\ntokens = 1000\nmicro_tokens = 300\n[budget]\nsteps = 9\n", |p| {
             (p.row_len, p.rows, p.micro_rows) == (100, 12, 3)

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use danlu_eval::Measure;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::auto::Plan;
-use crate::objectives::{Sample, Shown};
+use crate::objectives::{Report, Sample, Shown};
 
 /// Something that happened in a run.
 #[derive(Debug)]
@@ -48,8 +48,11 @@ pub struct Step {
     /// Of the whole run; an estimate until `total_is_final`.
     pub total: u64,
     pub total_is_final: bool,
-    /// Mean negative log-likelihood of the targets, in nats.
+    /// Mean over the targets; of a language model, their negative log-likelihood in nats.
     pub loss: f64,
+    /// What the objective adds: a reward, an accuracy.
+    #[serde(serialize_with = "as_map")]
+    pub report: Report,
     /// The schedule's share of the peak rates.
     pub rate_share: f64,
     pub gradient_norm: f64,
@@ -68,6 +71,10 @@ pub struct Step {
     pub left: f64,
     /// Resident memory in bytes; 0 when the system does not say.
     pub memory: u64,
+}
+
+fn as_map<S: Serializer>(report: &Report, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(report.iter().copied())
 }
 
 /// What a session came to.

@@ -20,7 +20,7 @@ use crate::gradients::Gradients;
 use crate::guard::LossGuard;
 use crate::memory;
 use crate::metrics::Metrics;
-use crate::objectives::Objective;
+use crate::objectives::{Objective, Report};
 use crate::optimizer::Optimizer;
 use crate::pace::Pace;
 use crate::schedule::Schedule;
@@ -204,50 +204,71 @@ impl<'a, O: Objective> Session<'a, O> {
             let pieces = batches.recv().context("the thread that reads the data is gone")??;
             let begun = Instant::now();
             let share = self.schedule.at(self.state.step, self.state.total);
-            let updated = self.update(&pieces, share);
+            let updated = self.update(pieces, share);
             if updated.is_err() {
                 // What led here is worth reading.
                 self.metrics.flush()?;
             }
-            let (loss, norm) = updated?;
+            let updated = updated?;
             let seconds = begun.elapsed().as_secs_f64();
             self.pace.step(seconds);
             self.state.stepping += seconds;
             self.correct_length();
-            self.report(loss, norm, share, seconds)?;
+            self.report(updated, share, seconds)?;
             self.now_and_then()?;
         }
         Ok(())
     }
 
-    /// One update of the weights from its pieces: the loss and the length of the gradient. The pieces' mean losses are weighed by their
-    /// targets, so that however an update is cut, it is the gradient of the mean over all its targets.
-    fn update(&mut self, pieces: &[O::Batch], share: f64) -> Result<(f64, f64)> {
+    /// One step: the objective completes its pieces with the model of now, and the weights move once for each of its epochs.
+    fn update(&mut self, pieces: Vec<O::Batch>, share: f64) -> Result<Update> {
+        let objective = self.run.objective;
+        let step = self.state.step + 1;
+        let (pieces, report) = objective.rollout(self.model()?, pieces, step)?;
+        let epochs = objective.epochs().max(1) as u64;
+        let mut done = Update::default();
+        for epoch in 0..epochs {
+            // The optimizer counts its own updates, of which a step has the same number each.
+            let update = self.state.step * epochs + epoch + 1;
+            done = self.epoch(&pieces, step, update, share)?;
+        }
+        done.report.extend(report);
+        self.state.position += self.run.plan.rows as u64;
+        self.state.step = step;
+        self.state.tokens += done.targets as u64;
+        Ok(done)
+    }
+
+    /// One movement of the weights. The pieces' mean losses are weighed by their targets, so that however an update is cut, it is the
+    /// gradient of the mean over all its targets.
+    fn epoch(&mut self, pieces: &[O::Batch], step: u64, update: u64, share: f64) -> Result<Update> {
         let (objective, model) = (self.run.objective, self.model.take().context("the model was lost in a step that failed")?);
         let counts: Vec<usize> = pieces.iter().map(|piece| objective.targets(piece)).collect();
         let total: usize = counts.iter().sum();
         let mut gradients = Gradients::new();
-        let mut loss = 0.0;
+        let mut done = Update { targets: total, ..Update::default() };
         for (piece, &count) in pieces.iter().zip(&counts).filter(|(_, count)| **count > 0) {
             let weight = count as f64 / total as f64;
             let mean = objective.loss(&model, piece);
-            loss += weight * f64::from(mean.clone().inner().into_scalar::<f32>());
-            let weighted = if count == total { mean } else { mean * weight };
+            done.loss += weight * f64::from(mean.value.clone().inner().into_scalar::<f32>());
+            for (name, value) in mean.report {
+                match done.report.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sum)) => *sum += weight * value,
+                    None => done.report.push((name, weight * value)),
+                }
+            }
+            let weighted = if count == total { mean.value } else { mean.value * weight };
             gradients.add(&model, weighted.backward())?;
         }
-        self.state.position += self.run.plan.rows as u64;
         let squares = gradients.squares(&model);
-        let step = self.state.step + 1;
         if total > 0 {
-            self.guard.check(step, loss, &squares)?;
+            self.guard.check(step, done.loss, &squares)?;
         }
-        let norm = danlu_ops::optim::global_norm(squares.iter().map(|(_, square)| *square));
+        done.norm = danlu_ops::optim::global_norm(squares.iter().map(|(_, square)| *square));
         let clip = self.run.plan.recipe.optimizer.clip;
-        let scale = if clip > 0.0 && norm > clip { clip / norm } else { 1.0 };
-        self.model = Some(self.optimizer.step(model, &mut gradients, step, share, scale));
-        self.state.step = step;
-        self.state.tokens += total as u64;
-        Ok((loss, norm))
+        let scale = if clip > 0.0 && done.norm > clip { clip / done.norm } else { 1.0 };
+        self.model = Some(self.optimizer.step(model, &mut gradients, update, share, scale));
+        Ok(done)
     }
 
     /// A run in minutes is as long as there is time; final once the rate falls.
@@ -271,6 +292,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let eval = &self.run.plan.recipe.eval;
         let measure = self
             .measured
+            .as_ref()
             .map_or(0.0, |(_, m)| m.seconds * (eval.final_tokens as f64 / eval.tokens.max(1) as f64).min(self.held_out_ratio()));
         measure + self.save_seconds + self.sample_seconds
     }
@@ -281,7 +303,7 @@ impl<'a, O: Objective> Session<'a, O> {
         self.run.objective.held_out_tokens() as f64 / eval.tokens.max(1) as f64
     }
 
-    fn report(&mut self, loss: f64, norm: f64, share: f64, seconds: f64) -> Result<()> {
+    fn report(&mut self, Update { loss, norm, report, .. }: Update, share: f64, seconds: f64) -> Result<()> {
         let plan = self.run.plan;
         let per_second = plan.step_tokens() as f64 / seconds.max(1e-9);
         let step = Step {
@@ -289,6 +311,7 @@ impl<'a, O: Objective> Session<'a, O> {
             total: self.state.total,
             total_is_final: self.state.frozen,
             loss,
+            report,
             rate_share: share,
             gradient_norm: norm,
             seconds,
@@ -313,6 +336,7 @@ impl<'a, O: Objective> Session<'a, O> {
             ("memory", step.memory as f64),
         ];
         row.extend(numbers.map(|(key, value)| (key.to_string(), Value::from(value))));
+        row.extend(step.report.iter().map(|(key, value)| (key.to_string(), Value::from(*value))));
         row.extend(self.optimizer.rates(share).into_iter().map(|(key, value)| (key.to_string(), Value::from(value))));
         self.metrics.row("train", step.step, row)?;
         if step.elapsed - self.flushed > FLUSH {
@@ -329,7 +353,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let (step, last) = (self.state.step, self.state.step >= self.state.total);
         let due = |every: u64| every > 0 && step % every == 0;
         if !last {
-            let measured = match (recipe.eval.every, self.measured) {
+            let measured = match (recipe.eval.every, &self.measured) {
                 (Some(every), _) => due(every),
                 (None, _) if recipe.eval.share == 0.0 => false,
                 (None, None) => true,
@@ -373,14 +397,15 @@ impl<'a, O: Objective> Session<'a, O> {
         let measure = self.run.objective.measure(self.model()?, tokens)?;
         let (step, elapsed) = (self.state.step, self.elapsed());
         let mut row = Map::new();
+        row.insert("measure".into(), measure.unit.name.into());
         let numbers = [
-            ("bits_per_byte", measure.value),
+            (measure.unit.name, measure.value),
             ("low", measure.low),
             ("high", measure.high),
-            ("nats_per_token", measure.nats_per_token),
             ("bytes", measure.bytes as f64),
             ("elapsed", elapsed),
         ];
+        row.extend(measure.others.iter().map(|(key, value)| (key.to_string(), Value::from(*value))));
         row.extend(numbers.map(|(key, value)| (key.to_string(), Value::from(value))));
         self.metrics.row(if last { "final" } else { "held_out" }, step, row)?;
         self.metrics.flush()?;
@@ -448,12 +473,23 @@ impl<'a, O: Objective> Session<'a, O> {
             tokens_per_second: per_second,
             gemm_share: per_second * plan.flops_per_token / plan.facts.gemm_rate,
             peak_memory: memory::resident().1,
-            measure: self.measured.map(|(_, measure)| measure),
+            measure: self.measured.take().map(|(_, measure)| measure),
         };
         self.observer.event(&Event::End(&summary));
         let model = self.model.take().context("the model was lost in a step that failed")?;
         Ok(Trained { model, summary })
     }
+}
+
+/// What a step did.
+#[derive(Default)]
+struct Update {
+    loss: f64,
+    /// Length of the gradient.
+    norm: f64,
+    /// Targets that carried loss.
+    targets: usize,
+    report: Report,
 }
 
 /// A model's parameters, read from its device.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
-use burn::tensor::Tensor;
 use danlu_data::sampler::{Mixture, Sampler, TokenBatch};
 use danlu_data::shards::TokenSplit;
 use danlu_data::tokenizer::Tokenizer;
@@ -12,7 +11,7 @@ use danlu_engine::{Generator, Sampling};
 use danlu_eval::{Document, Limits, Measure, bits_per_byte, measure};
 use danlu_models::{Batch, Decoder};
 
-use super::{Objective, Sample, Shown};
+use super::{Loss, Objective, Sample, Shown};
 use crate::auto::Plan;
 use crate::recipe::SampleSpec;
 
@@ -90,8 +89,8 @@ impl Objective for CausalLm {
         batch.targets.iter().filter(|&&target| target != danlu_ops::IGNORE).count()
     }
 
-    fn loss(&self, model: &Decoder, batch: &Batch) -> Tensor<1> {
-        if self.recompute { model.loss_recomputed(batch) } else { model.loss(batch) }
+    fn loss(&self, model: &Decoder, batch: &Batch) -> Loss {
+        if self.recompute { model.loss_recomputed(batch).into() } else { model.loss(batch).into() }
     }
 
     fn show(&self, batch: &Batch) -> Result<Shown> {

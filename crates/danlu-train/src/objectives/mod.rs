@@ -9,6 +9,21 @@ use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
 
+/// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.
+pub type Report = Vec<(&'static str, f64)>;
+
+/// What a batch costs, `[1]`, with its graph, and what else is worth knowing about it.
+pub struct Loss {
+    pub value: Tensor<1>,
+    pub report: Report,
+}
+
+impl From<Tensor<1>> for Loss {
+    fn from(value: Tensor<1>) -> Self {
+        Loss { value, report: vec![] }
+    }
+}
+
 /// A training objective. Batches are made on another thread while the model computes.
 pub trait Objective: Sync {
     type Model: Module;
@@ -20,11 +35,25 @@ pub trait Objective: Sync {
     /// When the data cannot be read.
     fn batch(&self, position: u64) -> Result<Self::Batch>;
 
+    /// Completes the pieces of an update with what the model of now does with them: answers to prompts and their rewards, in reinforcement
+    /// learning. A pure function of the weights and the step.
+    ///
+    /// # Errors
+    /// When the model cannot answer, or an answer cannot be judged.
+    fn rollout(&self, _: &Self::Model, pieces: Vec<Self::Batch>, _step: u64) -> Result<(Vec<Self::Batch>, Report)> {
+        Ok((pieces, vec![]))
+    }
+
+    /// How often the weights move on one rollout.
+    fn epochs(&self) -> usize {
+        1
+    }
+
     /// How many targets of the batch carry loss; pieces of an update are weighed by it.
     fn targets(&self, batch: &Self::Batch) -> usize;
 
-    /// The mean loss over the targets, `[1]`, with its graph.
-    fn loss(&self, model: &Self::Model, batch: &Self::Batch) -> Tensor<1>;
+    /// The mean loss over the targets.
+    fn loss(&self, model: &Self::Model, batch: &Self::Batch) -> Loss;
 
     /// Whether some tokens of every row are meant to carry no loss (prompts, padding); then a row in which all carry it is an error.
     fn masks(&self) -> bool {

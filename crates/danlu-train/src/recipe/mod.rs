@@ -166,6 +166,9 @@ pub struct BatchSpec {
     /// Tokens of one update of the weights, rounded to whole rows. Automatic: grows with the length of the run.
     #[schemars(range(min = 8, max = 1_000_000_000))]
     pub tokens: Option<usize>,
+    /// Examples of one update, where rows are examples (pairs, prompts, labelled texts). Automatic: by the objective.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub examples: Option<usize>,
     /// Tokens that go through the model at once; an update is split into pieces of this size, with the same result. Automatic: by
     /// the size of the model.
     #[schemars(range(min = 8, max = 100_000_000))]
@@ -267,6 +270,9 @@ pub struct Budget {
     /// Tokens, repeated ones included.
     #[schemars(range(min = 1, max = 1_000_000_000_000_000_u64))]
     pub tokens: Option<u64>,
+    /// Times that the data is seen.
+    #[schemars(range(min = 0.001, max = 1e6))]
+    pub epochs: Option<f64>,
     /// Updates of the weights.
     #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
     pub steps: Option<u64>,
@@ -445,6 +451,7 @@ impl Budget {
         let all = [
             ("minutes", self.minutes),
             ("tokens", self.tokens.map(|n| n as f64)),
+            ("epochs", self.epochs),
             ("steps", self.steps.map(|n| n as f64)),
             ("flops", self.flops),
         ];

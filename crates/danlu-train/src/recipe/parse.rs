@@ -138,7 +138,7 @@ fn relations(recipe: &Recipe) -> Result<()> {
     let given = recipe.budget.given();
     match &given[..] {
         [_] => {}
-        [] => bail!("`budget` says nothing; give one of minutes, tokens, steps or flops"),
+        [] => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
         many => {
             let names = many.iter().map(|(key, _)| *key).collect::<Vec<_>>().join(" and ");
             bail!("`budget` gives {names}; keep one of them")

@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use danlu_eval::{Document, Limits, Measure, measure};
 use danlu_models::{Batch, Decoder};
 use danlu_train::auto::resolve;
-use danlu_train::{Event, Facts, Objective, Plan, Recipe, Run, Sample, Shown, Trained, train};
+use danlu_train::{Event, Facts, Loss, Objective, Plan, Recipe, Run, Sample, Shown, Trained, train};
 
 pub const VOCABULARY: usize = 64;
 pub const DATA: &str = "made-up text 1";
@@ -65,8 +65,8 @@ impl Objective for Toy {
         batch.targets.iter().filter(|&&target| target != danlu_ops::IGNORE).count()
     }
 
-    fn loss(&self, model: &Decoder, batch: &Batch) -> Tensor<1> {
-        model.loss(batch)
+    fn loss(&self, model: &Decoder, batch: &Batch) -> Loss {
+        model.loss(batch).into()
     }
 
     fn show(&self, batch: &Batch) -> Result<Shown> {
@@ -99,11 +99,12 @@ pub fn plan(settings: &[&str]) -> Plan {
                 [budget]\nsteps = 24\n[checkpoint]\nevery = 3\nkeep = 2\n";
     let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
     let recipe = Recipe::from_toml(text, "toy", &settings).unwrap();
-    resolve(&recipe, &Facts { vocabulary: VOCABULARY, train_tokens: 100_000, gemm_rate: 1e11 }).unwrap()
+    resolve(&recipe, &Facts { vocabulary: VOCABULARY, train_tokens: 100_000, gemm_rate: 1e11 }).unwrap().0
 }
 
 pub fn fresh(plan: &Plan) -> Result<Decoder> {
-    Decoder::new(&plan.config, plan.recipe.seed, &device())
+    let (_, config) = resolve(&plan.recipe, &plan.facts)?;
+    Decoder::new(&config, plan.recipe.seed, &device())
 }
 
 pub fn device() -> Device {

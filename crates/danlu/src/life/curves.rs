@@ -7,19 +7,20 @@ use anyhow::Result;
 use danlu_train::metrics::read_metrics;
 use serde_json::{Map, Value};
 
+use super::kinds::Curve;
 use crate::views::Curves;
 
-/// Reads the curves of the run in `folder`. `tokens_per_byte` puts the training loss in bits per byte.
+/// Reads the curves of the run in `folder`.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn read(folder: &Path, tokens_per_byte: f64) -> Result<Curves> {
+pub fn read(folder: &Path, curve: Curve) -> Result<Curves> {
     let path = folder.join("metrics.jsonl");
     let rows = if path.exists() { read_metrics(&path)? } else { vec![] };
-    Ok(curves(&rows, tokens_per_byte))
+    Ok(curves(&rows, curve))
 }
 
-fn curves(rows: &[Map<String, Value>], tokens_per_byte: f64) -> Curves {
+fn curves(rows: &[Map<String, Value>], curve: Curve) -> Curves {
     let mut curves = Curves::default();
     // Measurements say their step; the training rows say how many tokens that was.
     let mut tokens_at = BTreeMap::from([(0, 0.0)]);
@@ -28,14 +29,16 @@ fn curves(rows: &[Map<String, Value>], tokens_per_byte: f64) -> Curves {
         let step = row.get("step").and_then(Value::as_u64).unwrap_or(0);
         match row.get("kind").and_then(Value::as_str) {
             Some("train") => {
-                if let (Some(tokens), Some(loss)) = (number(row, "tokens"), number(row, "loss")) {
+                if let (Some(tokens), Some(value)) = (number(row, "tokens"), number(row, curve.key)) {
                     tokens_at.insert(step, tokens / 1e6);
-                    curves.train.push((tokens / 1e6, loss * tokens_per_byte / std::f64::consts::LN_2));
+                    curves.train.push((tokens / 1e6, value * curve.scale));
                 }
             }
             Some("held_out" | "final") => {
-                if let (Some(value), Some((_, &tokens))) = (number(row, "bits_per_byte"), tokens_at.range(..=step).next_back()) {
+                let measure = row.get("measure").and_then(Value::as_str).unwrap_or("bits_per_byte");
+                if let (Some(value), Some((_, &tokens))) = (number(row, measure), tokens_at.range(..=step).next_back()) {
                     curves.held_out.push((tokens, value));
+                    curves.unit = measure.replace('_', " ");
                 }
             }
             _ => {}
@@ -55,10 +58,10 @@ mod tests {
             r#"{"step":1,"kind":"train","loss":2.0,"tokens":1000000}"#,
             r#"{"step":2,"kind":"train","loss":1.0,"tokens":2000000}"#,
             r#"{"step":2,"kind":"sample","prompt":"a","text":"b"}"#,
-            r#"{"step":2,"kind":"final","bits_per_byte":1.5}"#,
+            r#"{"step":2,"kind":"final","measure":"bits_per_byte","bits_per_byte":1.5}"#,
         ];
         let rows: Vec<_> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let curves = curves(&rows, std::f64::consts::LN_2 / 4.0);
+        let curves = curves(&rows, Curve { key: "loss", scale: 0.25 });
         assert_eq!(curves.train, [(1.0, 0.5), (2.0, 0.25)]);
         assert_eq!(curves.held_out, [(0.0, 3.0), (2.0, 1.5)]);
     }

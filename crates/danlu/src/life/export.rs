@@ -1,4 +1,4 @@
-//! A trained decoder becomes a model: written as transformers reads it, read back and compared, registered with its lineage.
+//! A trained model becomes a registered one: written as transformers reads it, read back and compared, registered with its lineage.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,63 +6,113 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
+use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Batch, Decoder, DecoderConfig, folder};
 use danlu_registry::{Data, Level, Lineage, Measure, ModelId, RecipeRecord, Registry};
 use danlu_train::{Summary, recipe};
 use serde_json::json;
 
-use super::prepare::Prepared;
+use super::kinds::Kind;
+use super::prepare;
 
 /// Logits after reading back may differ from those in memory by no more than this; in 32-bit floats they are equal.
 const TOLERANCE: f32 = 1e-4;
 /// Tokens of held-out text that both are run on.
-const PROBE: usize = 64;
+pub const PROBE: usize = 64;
 
-/// Registers what a finished run made as the next version of `name`.
-///
-/// # Errors
-/// When the export cannot be written, or read back gives other logits; nothing is registered then.
-pub fn register(home: &Path, name: &str, decoder: &Decoder, prepared: &Prepared, summary: &Summary) -> Result<ModelId> {
-    let decoder = decoder.valid();
-    let run = &prepared.plan.recipe.name;
-    let config = with_ends(&prepared.plan.config, prepared.tokenizer.end_of_text());
-    let stage = home.join("runs").join(run).join("export");
-    danlu_files::write_folder_atomic(&stage, |dir| {
-        folder::save(&decoder, &config, dir)?;
-        prepared.tokenizer.export(dir, config.context())
-    })?;
-    let batch = Batch::document(&probe(prepared)?);
-    let expected = logits(&decoder, &batch)?;
-    let id = Registry::open(home)?.register(name, &stage, lineage(home, run, prepared, summary)?, |copy| {
-        let (read, _) = folder::load(copy, &Device::flex()).context("it does not load")?;
-        let found = logits(&read, &batch)?;
-        let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        ensure!(
-            found.len() == expected.len() && worst <= TOLERANCE,
-            "read back, its logits differ from those in memory by {worst}"
-        );
-        Ok(())
-    })?;
-    std::fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
-    Ok(id)
+/// Where a finished run's model goes.
+pub struct Export<'a> {
+    pub home: &'a Path,
+    /// What the model is to be called.
+    pub name: &'a str,
 }
 
-/// Programs that load the folder must know which token begins and ends a text.
-fn with_ends(config: &DecoderConfig, end: u32) -> DecoderConfig {
-    let mut config = config.clone();
-    match &mut config {
-        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => (c.bos_token_id, c.eos_token_id) = (Some(end), vec![end]),
-        DecoderConfig::Gpt2(c) => (c.bos_token_id, c.eos_token_id) = (Some(end), vec![end]),
+impl Export<'_> {
+    /// Registers the folder that `write` makes as the next version of the name, once `check` has read the registry's copy and found it right.
+    ///
+    /// # Errors
+    /// When it cannot be written, or is not right; nothing is registered then.
+    pub fn folder(
+        &self,
+        kind: &impl Kind,
+        summary: &Summary,
+        write: impl FnOnce(&Path) -> Result<()>,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<ModelId> {
+        let stage = self.home.join("runs").join(&kind.plan().recipe.name).join("export");
+        danlu_files::write_folder_atomic(&stage, write)?;
+        let id = Registry::open(self.home)?.register(self.name, &stage, self.lineage(kind, summary)?, check)?;
+        std::fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
+        Ok(id)
     }
-    config
-}
 
-fn probe(prepared: &Prepared) -> Result<Vec<u32>> {
-    let set =
-        prepared.sets.iter().find(|set| !set.held_out.is_empty()).context("there is no held-out text to compare logits on")?;
-    let mut tokens = set.held_out.document(0)?;
-    tokens.truncate(PROBE.min(prepared.plan.config.context()));
-    Ok(tokens)
+    /// Registers a decoder with its tokenizer; read back, it must give the same logits on the tokens of `probe`.
+    ///
+    /// # Errors
+    /// As [`Export::folder`].
+    pub fn decoder(
+        &self,
+        kind: &impl Kind,
+        decoder: &Decoder,
+        config: &DecoderConfig,
+        tokenizer: &Tokenizer,
+        probe: &[u32],
+        summary: &Summary,
+    ) -> Result<ModelId> {
+        let decoder = decoder.valid();
+        let batch = Batch::document(probe);
+        let expected = logits(&decoder, &batch)?;
+        let write = |dir: &Path| {
+            folder::save(&decoder, config, dir)?;
+            tokenizer.export(dir, config.context())
+        };
+        let check = |copy: &Path| {
+            let (read, _) = folder::load(copy, &Device::flex()).context("it does not load")?;
+            let found = logits(&read, &batch)?;
+            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            ensure!(
+                found.len() == expected.len() && worst <= TOLERANCE,
+                "read back, its logits differ from those in memory by {worst}"
+            );
+            Ok(())
+        };
+        self.folder(kind, summary, write, check)
+    }
+
+    fn lineage(&self, kind: &impl Kind, summary: &Summary) -> Result<Lineage> {
+        let plan = kind.plan();
+        let recipe = &plan.recipe;
+        let level = match recipe.level {
+            recipe::Level::L0 => Level::L0,
+            recipe::Level::L1 => Level::L1,
+            recipe::Level::L2 => Level::L2,
+        };
+        let mut metrics = BTreeMap::new();
+        if let Some(measure) = &summary.measure {
+            let interval = |x: f64| x.is_finite().then_some(x);
+            let value = Measure { value: measure.value, low: interval(measure.low), high: interval(measure.high) };
+            metrics.insert(measure.unit.name.into(), value);
+        }
+        let facts = [
+            ("parameters", json!(plan.model.parameters)),
+            ("trained_parameters", json!(plan.model.trained)),
+            ("tokens_seen", json!(summary.tokens)),
+            ("steps", json!(summary.step)),
+            ("minutes", json!((summary.elapsed / 6.0).round() / 10.0)),
+        ];
+        let data = kind.data().into_iter();
+        Ok(Lineage {
+            level: Some(level),
+            parent: prepare::parent(self.home, recipe),
+            run: Some(recipe.name.clone()),
+            recipe: Some(RecipeRecord { name: recipe.name.clone(), hash: recipe.hash()?, text: recipe.to_toml()? }),
+            data: data.map(|d| Data { name: d.name, manifest_hash: d.manifest_hash, licence: None }).collect(),
+            tokenizer_hash: kind.tokenizer().map(|tokenizer| tokenizer.hash().to_string()),
+            origin: None,
+            metrics,
+            facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
+        })
+    }
 }
 
 fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
@@ -73,38 +123,4 @@ fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
         .map_err(|e| anyhow::anyhow!("logits are not 32-bit floats: {e:?}"))?;
     ensure!(logits.iter().all(|x| x.is_finite()), "the model gives logits that are not numbers");
     Ok(logits)
-}
-
-fn lineage(home: &Path, run: &str, prepared: &Prepared, summary: &Summary) -> Result<Lineage> {
-    let recipe = &prepared.plan.recipe;
-    let level = match recipe.level {
-        recipe::Level::L0 => Level::L0,
-        recipe::Level::L1 => Level::L1,
-        recipe::Level::L2 => Level::L2,
-    };
-    let mut metrics = BTreeMap::new();
-    if let Some(measure) = &summary.measure {
-        let interval = |x: f64| x.is_finite().then_some(x);
-        metrics.insert(
-            "bits_per_byte".into(),
-            Measure { value: measure.value, low: interval(measure.low), high: interval(measure.high) },
-        );
-    }
-    let facts = [
-        ("parameters", json!(prepared.plan.parameters)),
-        ("tokens_seen", json!(summary.tokens)),
-        ("steps", json!(summary.step)),
-        ("minutes", json!((summary.elapsed / 6.0).round() / 10.0)),
-    ];
-    Ok(Lineage {
-        level: Some(level),
-        parent: prepared.parent(home),
-        run: Some(run.to_string()),
-        recipe: Some(RecipeRecord { name: recipe.name.clone(), hash: recipe.hash()?, text: recipe.to_toml()? }),
-        data: prepared.data().into_iter().map(|d| Data { name: d.name, manifest_hash: d.manifest_hash, licence: None }).collect(),
-        tokenizer_hash: Some(prepared.tokenizer.hash().to_string()),
-        origin: None,
-        metrics,
-        facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
-    })
 }

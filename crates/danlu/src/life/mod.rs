@@ -4,5 +4,6 @@
 pub mod corpora;
 pub mod curves;
 pub mod export;
+pub mod kinds;
 pub mod prepare;
 pub mod run;

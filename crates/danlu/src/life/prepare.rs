@@ -1,36 +1,20 @@
-//! From a recipe to everything the trainer needs: corpora, tokenizer, tokens, plan.
+//! What a run on text needs: corpora, tokenizer, tokens; and the models that recipes name.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use danlu_data::Progress;
 use danlu_data::corpus::{Corpus, Split};
-use danlu_data::shards::{self, TokenSet, TokenSplit};
+use danlu_data::shards::{self, TokenSet};
 use danlu_data::tokenizer::{Kind, Tokenizer, TrainSpec, train};
 use danlu_registry::{ModelId, ModelRef, Registry};
 use danlu_train::recipe::TokenizerKind;
-use danlu_train::{Facts, Plan, Recipe, auto};
-use serde::{Deserialize, Serialize};
+use danlu_train::{Recipe, auto};
 
 use super::corpora::{Wanted, corpus};
 
 /// Text that a tokenizer learns from; more changes the result little and takes longer.
 const TOKENIZER_SAMPLE: u64 = 48 << 20;
-
-/// A recipe with its data in place.
-pub struct Prepared {
-    pub corpora: Vec<Corpus>,
-    pub tokenizer: Tokenizer,
-    pub sets: Vec<TokenSet>,
-    pub plan: Plan,
-}
-
-/// One corpus of a run, as the run's folder and the model's lineage record it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DataRecord {
-    pub name: String,
-    pub manifest_hash: String,
-}
 
 /// The corpora of a recipe's sources, in their order.
 ///
@@ -105,15 +89,6 @@ pub fn tokens(corpora: &[Corpus], tokenizer: &Tokenizer, progress: &mut dyn Prog
     corpora.iter().map(|corpus| shards::build(corpus, tokenizer, progress)).collect()
 }
 
-/// What the recipe leaves open, chosen for this data and this machine.
-///
-/// # Errors
-/// When the recipe does not fit the data.
-pub fn plan(recipe: &Recipe, tokenizer: &Tokenizer, sets: &[TokenSet]) -> Result<Plan> {
-    let train_tokens = sets.iter().map(|set| set.train.len()).sum();
-    auto::resolve(recipe, &Facts { vocabulary: tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() })
-}
-
 /// A recipe in which a model's name stands where a folder does (`from = "base@1"`), with the folder in its place. What starts from a model
 /// reads with its tokenizer.
 ///
@@ -135,61 +110,9 @@ pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
     Ok(recipe)
 }
 
-/// All of it.
-///
-/// # Errors
-/// As the steps'.
-pub fn prepare(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Prepared> {
-    let recipe = with_folders(home, recipe)?;
-    let corpora = corpora(home, &recipe, progress)?;
-    let tokenizer = tokenizer(home, &recipe, &corpora, progress)?;
-    let sets = tokens(&corpora, &tokenizer, progress)?;
-    let plan = plan(&recipe, &tokenizer, &sets)?;
-    Ok(Prepared { corpora, tokenizer, sets, plan })
-}
-
-impl Prepared {
-    /// The training and held-out splits of each corpus with its share of the rows: its tokens, times its weight.
-    ///
-    /// # Errors
-    /// When there is nothing to measure on.
-    pub fn sources(&self) -> Result<Vec<(TokenSplit, TokenSplit, f64)>> {
-        if self.sets.iter().all(|set| set.held_out.is_empty()) {
-            bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
-        }
-        let weights = &self.plan.recipe.data.weights;
-        let weight = |i: usize| weights.get(i).copied().unwrap_or(1.0);
-        let one = |(i, set): (usize, &TokenSet)| (set.train.clone(), set.held_out.clone(), weight(i) * set.train.len() as f64);
-        Ok(self.sets.iter().enumerate().map(one).collect())
-    }
-
-    /// What the run is trained on, for its lineage.
-    pub fn data(&self) -> Vec<DataRecord> {
-        let one =
-            |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
-        self.corpora.iter().map(one).collect()
-    }
-
-    /// The registered model that the run starts from, if it does.
-    pub fn parent(&self, home: &Path) -> Option<ModelId> {
-        let folder = Path::new(self.plan.recipe.model.from.as_deref()?);
-        let registered = folder.parent() == Some(&home.join("models"));
-        folder.file_name()?.to_str()?.parse().ok().filter(|_| registered)
-    }
-
-    /// Changes with any corpus, any weight and the tokenizer.
-    pub fn identity(&self) -> String {
-        let mut text = self.tokenizer.hash().to_string();
-        for (i, corpus) in self.corpora.iter().enumerate() {
-            let weight = self.plan.recipe.data.weights.get(i).copied().unwrap_or(1.0);
-            text.push_str(&format!(" {} {weight}", corpus.manifest.hash));
-        }
-        danlu_files::hash_bytes(text.as_bytes())
-    }
-
-    /// Tokens for each byte of training text.
-    pub fn tokens_per_byte(&self) -> f64 {
-        let (tokens, bytes) = self.sets.iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
-        tokens as f64 / bytes.max(1) as f64
-    }
+/// The registered model that the run starts from, if it does.
+pub fn parent(home: &Path, recipe: &Recipe) -> Option<ModelId> {
+    let folder = Path::new(recipe.model.from.as_deref()?);
+    let registered = folder.parent() == Some(&home.join("models"));
+    folder.file_name()?.to_str()?.parse().ok().filter(|_| registered)
 }

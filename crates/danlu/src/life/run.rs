@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use danlu_data::Progress;
-use danlu_data::tokenizer::Tokenizer;
 use danlu_lab::{Machine, Measured, Prediction, Prices, calibrate, compare, predict};
 use danlu_registry::{ModelId, check_name};
-use danlu_train::{CausalLm, Recipe, Run, Summary, initial_model, train};
+use danlu_train::{Plan, Recipe, Run, Summary, train};
 use serde::{Deserialize, Serialize};
 
-use super::prepare::{DataRecord, Prepared, corpora, plan, tokens};
-use super::{curves, export};
+use super::curves;
+use super::export::Export;
+use super::kinds::{DataRecord, Kind, Prepared, each};
 use crate::interrupt;
-use crate::views::{Curves, Watcher, picture, run::Kind};
+use crate::views::{Curves, Watcher, picture, run::Kind as View};
 
 const RECORD: &str = "run.json";
 const RECIPE: &str = "recipe.toml";
-const TOKENIZER: &str = "tokenizer.json";
+/// The tokenizer in a run's folder.
+pub const TOKENIZER: &str = "tokenizer.json";
 const PICTURE: &str = "curve.png";
 const RECORD_LIMIT: u64 = 1 << 20;
 
@@ -65,7 +66,8 @@ fn write_record(home: &Path, name: &str, record: &RunRecord) -> Result<()> {
 /// # Errors
 /// When there is a run of this name already, or the folder cannot be written.
 pub fn begin(home: &Path, prepared: &Prepared, minutes: Option<f64>, model_name: &str) -> Result<()> {
-    let name = &prepared.plan.recipe.name;
+    let recipe = &prepared.plan().recipe;
+    let name = &recipe.name;
     check_name(name)?;
     check_name(model_name)?;
     let dir = folder(home, name);
@@ -73,9 +75,11 @@ pub fn begin(home: &Path, prepared: &Prepared, minutes: Option<f64>, model_name:
         !dir.join(RECIPE).exists(),
         "there is a run {name:?} already; go on with it by `danlu train --resume {name}`, or begin another with --run NAME"
     );
-    prepared.tokenizer.save(&dir.join(TOKENIZER))?;
+    if let Some(tokenizer) = prepared.tokenizer() {
+        tokenizer.save(&dir.join(TOKENIZER))?;
+    }
     write_record(home, name, &RunRecord { minutes, model_name: model_name.into(), data: prepared.data(), model: None })?;
-    danlu_files::write_atomic_bytes(&dir.join(RECIPE), prepared.plan.recipe.to_toml()?.as_bytes())
+    danlu_files::write_atomic_bytes(&dir.join(RECIPE), recipe.to_toml()?.as_bytes())
 }
 
 /// Brings back what a run was begun with.
@@ -89,20 +93,17 @@ pub fn reopen(home: &Path, name: &str, progress: &mut dyn Progress) -> Result<Pr
         bail!("there is no run {name:?}; {}", known(home));
     }
     let recipe = Recipe::load(&dir.join(RECIPE), &[])?;
-    let tokenizer = Tokenizer::load(&dir.join(TOKENIZER))?;
-    let corpora = corpora(home, &recipe, progress)?;
     let record = record(home, name).with_context(|| format!("{} cannot be read", dir.join(RECORD).display()))?;
-    for (corpus, was) in corpora.iter().zip(&record.data) {
+    let prepared = Prepared::new(home, &recipe, Some(&dir), progress)?;
+    for (is, was) in prepared.data().iter().zip(&record.data) {
         ensure!(
-            corpus.manifest.hash == was.manifest_hash,
-            "the corpus {} has changed since the run {name:?} began; begin a new run, which can have the old one's recipe {}",
+            is == was,
+            "{} has changed since the run {name:?} began; begin a new run, which can have the old one's recipe {}",
             was.name,
             dir.join(RECIPE).display()
         );
     }
-    let sets = tokens(&corpora, &tokenizer, progress)?;
-    let plan = plan(&recipe, &tokenizer, &sets)?;
-    Ok(Prepared { corpora, tokenizer, sets, plan })
+    Ok(prepared)
 }
 
 fn known(home: &Path) -> String {
@@ -119,8 +120,12 @@ fn known(home: &Path) -> String {
 
 /// What the plan says of a prepared run on this machine.
 pub fn prediction(home: &Path, prepared: &Prepared) -> (Prediction, Machine) {
-    let machine = Machine::here(home, &prepared.plan.config);
-    (predict(&prepared.plan, &machine, &Prices::default()), machine)
+    prediction_of(home, prepared.plan())
+}
+
+fn prediction_of(home: &Path, plan: &Plan) -> (Prediction, Machine) {
+    let machine = Machine::here(home, &plan.model);
+    (predict(plan, &machine, &Prices::default()), machine)
 }
 
 /// Trains the run in its folder, from its newest checkpoint when it has one. Finished, it is exported, checked and registered, and its
@@ -128,33 +133,36 @@ pub fn prediction(home: &Path, prepared: &Prepared) -> (Prediction, Machine) {
 ///
 /// # Errors
 /// The trainer's, or those of the export; checkpoints are kept.
-pub fn execute(home: &Path, prepared: &Prepared, view: Kind) -> Result<Done> {
-    let plan = &prepared.plan;
+pub fn execute(home: &Path, prepared: &Prepared, view: View) -> Result<Done> {
+    each!(prepared, kind => train_and_keep(home, kind, view))
+}
+
+fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
+    let plan = kind.plan();
     let name = &plan.recipe.name;
     let dir = folder(home, name);
-    let (planned, _) = prediction(home, prepared);
+    let (planned, _) = prediction_of(home, plan);
     let device = Device::flex().autodiff();
-    let objective = CausalLm::new(plan, &prepared.sources()?, prepared.tokenizer.clone())?;
-    let identity = prepared.identity();
-    let mut watcher = Watcher::new(view, name, plan, prepared.tokens_per_byte())?;
-    watcher.state.curves = curves::read(&dir, prepared.tokens_per_byte())?;
+    let (objective, identity, curve) = (kind.objective()?, kind.identity(), kind.curve());
+    let mut watcher = Watcher::new(view, name, plan, curve)?;
+    watcher.state.curves = curves::read(&dir, curve)?;
     let run = Run { folder: &dir, plan, objective: &objective, device: &device, data: &identity, stop: interrupt::flag() };
-    let trained = train(&run, || initial_model(plan, &device), &mut watcher);
+    let trained = train(&run, || kind.fresh(&device), &mut watcher);
     // The terminal is given back before anything is printed.
     let state = watcher.finish();
     let trained = trained?;
     let summary = trained.summary;
 
-    let curves = curves::read(&dir, prepared.tokens_per_byte())?;
+    let curves = curves::read(&dir, curve)?;
     let mut done = Done { summary, curves, picture: None, model: None, sample: state.sample, comparison: String::new() };
     if !done.summary.finished {
         return Ok(done);
     }
     let mut record = record(home, name).with_context(|| format!("{} cannot be read", dir.join(RECORD).display()))?;
-    let id = export::register(home, &record.model_name, &trained.model, prepared, &done.summary)?;
+    let id = kind.keep(&Export { home, name: &record.model_name }, &trained.model, &done.summary)?;
     record.model = Some(id.clone());
     write_record(home, name, &record)?;
-    calibrate(home, name, plan.parameters, done.summary.gemm_share)?;
+    calibrate(home, name, plan.model.parameters, done.summary.gemm_share)?;
     done.picture = Some(draw(&dir, &id, &done, &state.headline)?);
     done.model = Some(id);
     done.comparison = compare(

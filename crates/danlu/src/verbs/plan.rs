@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Context;
 use crate::exit::{Outcome, bad_input, does_not_fit};
-use crate::life::prepare::prepare;
+use crate::life::kinds::Prepared;
 use crate::views::progress::Lines;
 use crate::{human, views};
 
@@ -38,21 +38,22 @@ pub struct Args {
 pub fn run(context: &Context, args: Args) -> Outcome {
     let recipe = Recipe::load(&args.recipe, &args.set).map_err(bad_input)?;
     // The data is needed to know how many tokens there are; what is made here is kept for the run.
-    let prepared = prepare(&context.home, &recipe, &mut Lines::new()).map_err(bad_input)?;
-    let machine = Machine::here(&context.home, &prepared.plan.config);
+    let prepared = Prepared::new(&context.home, &recipe, None, &mut Lines::new()).map_err(bad_input)?;
+    let plan = prepared.plan();
+    let machine = Machine::here(&context.home, &plan.model);
     let prices = Prices { watts: args.watts, per_kwh: args.per_kwh, per_hour: args.per_hour };
-    let prediction = predict(&prepared.plan, &machine, &prices);
-    let refused = refusal(&prediction, &prepared.plan, &recipe, &machine);
+    let prediction = predict(plan, &machine, &prices);
+    let refused = refusal(&prediction, plan, &recipe, &machine);
     if args.json {
         let parts: serde_json::Map<_, _> =
             prediction.memory.parts().iter().map(|(name, bytes)| (name.to_string(), json!(bytes))).collect();
         views::print_json(&json!({
             "plan": prediction, "memory_parts": parts, "memory_total": prediction.memory.total(), "memory_available": machine.available,
             "gemm_rate": machine.gemm_rate, "efficiency": machine.efficiency, "fits": refused.is_none(), "advice": refused,
-            "model": prepared.plan.config,
+            "model": plan.recipe.model,
         }))?;
     } else {
-        print!("{}", describe(&prepared.plan, &prediction, &machine));
+        print!("{}", describe(plan, &prediction, &machine));
     }
     match refused {
         Some(advice) => Err(does_not_fit(anyhow::anyhow!(advice))),
@@ -64,16 +65,16 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<14}{value}\n"));
-    let config = &plan.config;
+    let model = &plan.model;
     line(
         "model",
         format!(
             "{} with {} parameters: {} layers × {} channels, vocabulary {}, context {}",
-            config.model_type(),
+            model.model_type,
             human::count(prediction.parameters as f64),
-            config.layers(),
-            config.hidden_size(),
-            human::thousands(config.vocab_size() as u64),
+            model.layers,
+            model.hidden,
+            human::thousands(model.vocabulary as u64),
             plan.row_len
         ),
     );

@@ -7,7 +7,7 @@ use danlu_train::Recipe;
 use super::Context;
 use super::plan::describe;
 use crate::exit::{Exit, Outcome, bad_input, does_not_fit};
-use crate::life::prepare::{Prepared, prepare};
+use crate::life::kinds::Prepared;
 use crate::life::run;
 use crate::views::progress::Lines;
 use crate::views::run::Kind;
@@ -58,12 +58,12 @@ pub fn run(context: &Context, args: Args) -> Outcome {
                 recipe.name.clone_from(name);
             }
             danlu_registry::check_name(&recipe.name).map_err(bad_input)?;
-            let prepared = prepare(home, &recipe, &mut Lines::new()).map_err(bad_input)?;
+            let prepared = Prepared::new(home, &recipe, None, &mut Lines::new()).map_err(bad_input)?;
             let (prediction, machine) = run::prediction(home, &prepared);
             if view != Kind::Json {
-                print!("{}", describe(&prepared.plan, &prediction, &machine));
+                print!("{}", describe(prepared.plan(), &prediction, &machine));
             }
-            if let Some(advice) = refusal(&prediction, &prepared.plan, &recipe, &machine) {
+            if let Some(advice) = refusal(&prediction, prepared.plan(), &recipe, &machine) {
                 return Err(does_not_fit(anyhow::anyhow!(advice)));
             }
             run::begin(home, &prepared, recipe.budget.minutes, &recipe.name).map_err(bad_input)?;
@@ -71,7 +71,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         }
         (None, None) => return Err(bad_input(anyhow::anyhow!("give a recipe, or --resume RUN"))),
     };
-    let name = prepared.plan.recipe.name.clone();
+    let name = prepared.plan().recipe.name.clone();
     let done = execute(context, &prepared, view, &format!("danlu train --resume {name}"))?;
     if view != Kind::Json {
         report(&done);
@@ -82,7 +82,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 /// Runs it; a run that was stopped ends the program with the way to go on.
 pub fn execute(context: &Context, prepared: &Prepared, view: Kind, again: &str) -> Outcome<run::Done> {
     let done = run::execute(&context.home, prepared, view).map_err(|error| {
-        let folder = run::folder(&context.home, &prepared.plan.recipe.name);
+        let folder = run::folder(&context.home, &prepared.plan().recipe.name);
         error.context(format!("the run stopped; its checkpoints are in {}", folder.join("checkpoints").display()))
     })?;
     if done.summary.finished {

@@ -11,8 +11,8 @@ use super::generate::{SamplingArgs, open, prompt};
 use super::plan::describe;
 use super::{Context, train};
 use crate::exit::{Outcome, bad_input, does_not_fit};
-use crate::life::prepare::{self, Prepared};
-use crate::life::{corpora, run};
+use crate::life::kinds::{Prepared, Pretrain};
+use crate::life::{corpora, prepare, run};
 use crate::views::progress::Lines;
 use crate::views::run::Kind;
 use crate::{human, interrupt, views};
@@ -158,11 +158,10 @@ fn prepare_run(
     let left = args.minutes - (began.elapsed().as_secs_f64() + AFTER_TRAINING) / 60.0;
     // With a tiny budget the training still gets a share of it; the whole then takes a little longer than asked.
     recipe.budget.minutes = Some(left.max(args.minutes * 0.25).max(0.01));
-    let plan = prepare::plan(recipe, &tokenizer, &sets).map_err(bad_input)?;
-    let prepared = Prepared { corpora, tokenizer, sets, plan };
+    let prepared = Prepared::Pretrain(Pretrain::planned(recipe, corpora, tokenizer, sets).map_err(bad_input)?);
     let (prediction, machine) = run::prediction(home, &prepared);
-    print!("{}", describe(&prepared.plan, &prediction, &machine));
-    if let Some(advice) = refusal(&prediction, &prepared.plan, recipe, &machine) {
+    print!("{}", describe(prepared.plan(), &prediction, &machine));
+    if let Some(advice) = refusal(&prediction, prepared.plan(), recipe, &machine) {
         return Err(does_not_fit(anyhow::anyhow!(advice)));
     }
     run::begin(home, &prepared, Some(args.minutes), model)?;

@@ -5,12 +5,19 @@ use ratatui::symbols::Marker;
 use ratatui::text::Line;
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, LegendPosition, Widget};
 
-/// The course of a run: bits per byte against millions of tokens, of the training batches and of held-out text.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The course of a run against millions of tokens: of the training batches and of the held-out measure, in the measure's unit.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Curves {
     /// Each step's training loss, noisy.
     pub train: Vec<(f64, f64)>,
     pub held_out: Vec<(f64, f64)>,
+    pub unit: String,
+}
+
+impl Default for Curves {
+    fn default() -> Self {
+        Curves { train: vec![], held_out: vec![], unit: "bits per byte".into() }
+    }
 }
 
 /// The part of the plane that is drawn, and where its ticks are.
@@ -83,7 +90,10 @@ impl Curves {
             [0.0, 0.5, 1.0].map(at).into()
         };
         let x = Axis::default().title("M tokens").bounds(frame.x.into()).labels(labels(frame.x, digits(frame.x.1 - frame.x.0)));
-        let y = Axis::default().title("bits/byte").bounds(frame.y.into()).labels(labels(frame.y, digits(frame.y.1 - frame.y.0)));
+        let y = Axis::default()
+            .title(self.unit.as_str())
+            .bounds(frame.y.into())
+            .labels(labels(frame.y, digits(frame.y.1 - frame.y.0)));
         Chart::new(vec![line("training", &train, Color::Blue), line("held out", &held_out, Color::Yellow)])
             .x_axis(x)
             .y_axis(y)
@@ -140,6 +150,7 @@ pub(super) mod tests {
         Curves {
             train: (1..=1200).map(|i| (i as f64 * 0.004, law(i as f64 * 0.004) + 0.3 * noise(i))).collect(),
             held_out: (0..=12).map(|i| (i as f64 * 0.4, law(i as f64 * 0.4) + 0.05)).collect(),
+            ..Curves::default()
         }
     }
 
@@ -156,7 +167,7 @@ pub(super) mod tests {
 
     #[test]
     fn smoothing_keeps_a_line_a_line() {
-        let curves = Curves { train: (0..500).map(|i| (i as f64, 3.0 - i as f64 / 400.0)).collect(), held_out: vec![] };
+        let curves = Curves { train: (0..500).map(|i| (i as f64, 3.0 - i as f64 / 400.0)).collect(), ..Curves::default() };
         for (smooth, raw) in curves.smooth().iter().zip(&curves.train).take(480) {
             assert!((smooth.1 - raw.1).abs() < 1e-9);
         }
@@ -172,7 +183,7 @@ pub(super) mod tests {
     #[test]
     fn text_has_a_curve_and_both_names() {
         let text = a_run().text(80, 16, false);
-        assert!(text.contains("training") && text.contains("held out") && text.contains("bits/byte"), "\n{text}");
+        assert!(text.contains("training") && text.contains("held out") && text.contains("bits per byte"), "\n{text}");
         let braille = text.chars().filter(|c| ('\u{2801}'..='\u{28ff}').contains(c)).count();
         assert!(braille > 60, "{braille} cells\n{text}");
     }
@@ -180,7 +191,7 @@ pub(super) mod tests {
     #[test]
     fn a_run_without_points_is_drawn_too() {
         assert!(!Curves::default().text(60, 10, true).is_empty());
-        let one = Curves { train: vec![(0.1, 3.0)], held_out: vec![(0.0, f64::NAN)] };
+        let one = Curves { train: vec![(0.1, 3.0)], held_out: vec![(0.0, f64::NAN)], ..Curves::default() };
         assert!(!one.text(60, 10, true).is_empty());
     }
 }

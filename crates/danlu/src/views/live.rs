@@ -126,7 +126,7 @@ fn draw(state: &State, frame: &mut ratatui::Frame) {
     let [chart, side] = Layout::horizontal([Constraint::Min(30), Constraint::Length(32)]).areas(middle);
     let block = Block::bordered().border_type(BorderType::Rounded).border_style(Style::new().fg(Color::DarkGray));
     let inside = block.inner(chart);
-    frame.render_widget(block.clone().title(" bits per byte "), chart);
+    frame.render_widget(block.clone().title(format!(" {} ", state.curves.unit)), chart);
     if state.curves.is_empty() {
         frame.render_widget(Line::styled("waiting for the first steps …", Style::new().fg(Color::DarkGray)), inside);
     } else {
@@ -189,7 +189,7 @@ mod tests {
             steps: 1500,
             elapsed: 80.0,
             left: Some(20.0),
-            held_out: Some(2.345),
+            held_out: Some((2.345, "bits per byte")),
             tokens_per_second: 1500.0,
             rate_share: Some(0.71),
             memory: Some(512_000_000),

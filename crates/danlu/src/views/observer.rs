@@ -10,6 +10,7 @@ use super::live::Live;
 use super::run::{Kind, Pace, State};
 use super::{bold, dim, owns_terminal};
 use crate::human;
+use crate::life::kinds::Curve;
 
 /// `println!` for the course of a run: a reader that closed the pipe does not stop the training.
 macro_rules! say {
@@ -22,8 +23,8 @@ macro_rules! say {
 pub struct Watcher {
     pub state: State,
     view: View,
-    /// Bits per byte of one nat per token on the training text, by which both curves are in one unit.
-    bits_per_nat: f64,
+    /// By which both curves are in one unit.
+    curve: Curve,
 }
 
 enum View {
@@ -33,11 +34,9 @@ enum View {
 }
 
 impl Watcher {
-    /// `tokens_per_byte` of the training text puts the training loss in bits per byte.
-    ///
     /// # Errors
     /// When a live view is asked for and the terminal cannot be taken over.
-    pub fn new(kind: Kind, run: &str, plan: &Plan, tokens_per_byte: f64) -> Result<Self> {
+    pub fn new(kind: Kind, run: &str, plan: &Plan, curve: Curve) -> Result<Self> {
         let state = State { run: run.to_string(), headline: headline(plan), steps: plan.steps, ..State::default() };
         let view = match kind {
             Kind::Live => View::Live(Live::start(state.clone())?),
@@ -45,7 +44,7 @@ impl Watcher {
             Kind::Auto | Kind::Plain => View::Plain(Pace::new()),
             Kind::Json => View::Json,
         };
-        Ok(Self { state, view, bits_per_nat: tokens_per_byte / std::f64::consts::LN_2 })
+        Ok(Self { state, view, curve })
     }
 
     /// Gives the terminal back, when a live view had it.
@@ -60,10 +59,15 @@ impl Watcher {
             Event::Step(step) => {
                 follow_step(state, step);
                 let x = step.tokens as f64 / 1e6;
-                state.curves.train.push((x, step.loss * self.bits_per_nat));
+                let value = match self.curve.key {
+                    "loss" => Some(step.loss),
+                    key => step.report.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
+                };
+                state.curves.train.extend(value.map(|value| (x, value * self.curve.scale)));
             }
             Event::Measured { measure, .. } => {
-                state.held_out = Some(measure.value);
+                state.held_out = Some((measure.value, measure.unit.label));
+                state.curves.unit = measure.unit.label.into();
                 state.curves.held_out.push((state.tokens as f64 / 1e6, measure.value));
             }
             Event::Sampled { samples, .. } => {
@@ -99,6 +103,7 @@ fn follow_step(state: &mut State, step: &Step) {
     state.elapsed = step.elapsed;
     state.left = Some(step.left);
     state.loss = Some(step.loss);
+    state.report.clone_from(&step.report);
     // One step's speed jumps; what one reads should not.
     let smooth = |old: f64, new: f64| if old > 0.0 { 0.9 * old + 0.1 * new } else { new };
     state.tokens_per_second = smooth(state.tokens_per_second, step.tokens_per_second);
@@ -112,11 +117,11 @@ fn follow_step(state: &mut State, step: &Step) {
 fn headline(plan: &Plan) -> String {
     format!(
         "{} parameters · {} × {} {} · vocabulary {} · context {} · {} tokens a step",
-        human::count(plan.parameters as f64),
-        plan.config.layers(),
-        plan.config.hidden_size(),
-        plan.config.model_type(),
-        human::thousands(plan.config.vocab_size() as u64),
+        human::count(plan.model.parameters as f64),
+        plan.model.layers,
+        plan.model.hidden,
+        plan.model.model_type,
+        human::thousands(plan.model.vocabulary as u64),
         plan.row_len,
         human::thousands(plan.step_tokens()),
     )
@@ -180,7 +185,7 @@ fn as_json(event: &Event) -> Value {
     };
     match event {
         Event::Begin { plan, resumed } => json!({
-            "event": "begin", "run": plan.recipe.name, "resumed": resumed, "parameters": plan.parameters, "steps": plan.steps,
+            "event": "begin", "run": plan.recipe.name, "resumed": resumed, "parameters": plan.model.parameters, "steps": plan.steps,
             "step_tokens": plan.step_tokens(), "flops_per_token": plan.flops_per_token,
         }),
         Event::Shown(shown) => json!({

@@ -72,8 +72,8 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
     held_out.iter().for_each(|&at| canvas.line(&[at, at], 9.0, HELD_OUT));
     canvas.clip = None;
 
-    canvas.text("bits per byte", (LEFT, TOP - 12.0), 18.0, FAINT, Anchor::Start);
-    for (i, (name, color)) in [("training batches", TRAIN), ("held-out text", HELD_OUT)].into_iter().enumerate() {
+    canvas.text(&curves.unit, (LEFT, TOP - 12.0), 18.0, FAINT, Anchor::Start);
+    for (i, (name, color)) in [("training batches", TRAIN), ("held out", HELD_OUT)].into_iter().enumerate() {
         let y = TOP + 22.0 + 28.0 * i as f32;
         canvas.line(&[(right - 190.0, y - 6.0), (right - 162.0, y - 6.0)], 3.0, color);
         canvas.text(name, (right - 152.0, y), 18.0, INK, Anchor::Start);
@@ -196,7 +196,11 @@ mod tests {
 
     #[test]
     fn nothing_and_nonsense_are_drawn_too() {
-        let odd = Curves { train: vec![(0.0, f64::INFINITY), (1.0, 2.0), (f64::NAN, 1.0)], held_out: vec![(0.5, 1e9)] };
+        let odd = Curves {
+            train: vec![(0.0, f64::INFINITY), (1.0, 2.0), (f64::NAN, 1.0)],
+            held_out: vec![(0.5, 1e9)],
+            ..Curves::default()
+        };
         for curves in [Curves::default(), odd] {
             draw(&curves, "", "\u{4e39}\u{7089}").unwrap();
         }

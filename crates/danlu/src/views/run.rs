@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use danlu_train::Report;
+
 use super::chart::Curves;
 use crate::human;
 
@@ -32,10 +34,12 @@ pub struct State {
     pub elapsed: f64,
     /// Seconds, as the trainer estimates them.
     pub left: Option<f64>,
-    /// Nats per token of the last step.
+    /// Of the last step.
     pub loss: Option<f64>,
-    /// Bits per byte.
-    pub held_out: Option<f64>,
+    /// The last measure and its unit.
+    pub held_out: Option<(f64, &'static str)>,
+    /// What the objective adds to its loss.
+    pub report: Report,
     pub tokens_per_second: f64,
     /// Of the measured rate of matrix products.
     pub rate_share: Option<f64>,
@@ -62,8 +66,9 @@ impl State {
     pub fn figures(&self) -> Vec<(&'static str, String)> {
         let mut figures = vec![("tokens", human::count(self.tokens as f64))];
         let mut add = |name, value: Option<String>| figures.extend(value.map(|value| (name, value)));
-        add("held out", self.held_out.map(|x| format!("{x:.3} bits/byte")));
-        add("loss", self.loss.map(|x| format!("{x:.3} nats/token")));
+        add("held out", self.held_out.map(|(x, unit)| format!("{x:.3} {unit}")));
+        add("loss", self.loss.map(|x| format!("{x:.3}")));
+        self.report.iter().for_each(|(name, x)| add(name, Some(format!("{x:.3}"))));
         add(
             "speed",
             (self.tokens_per_second > 0.0).then(|| format!("{} tokens/s", human::thousands(self.tokens_per_second as u64))),
@@ -82,7 +87,8 @@ impl State {
         let mut text = format!("{:>3.0} %  step {}/{}", self.share() * 100.0, self.step, self.steps);
         let mut add = |part: Option<String>| text.extend(part.map(|part| format!("  {part}")));
         add(self.loss.map(|x| format!("loss {x:.3}")));
-        add(self.held_out.map(|x| format!("held out {x:.3} bits/byte")));
+        self.report.iter().take(4).for_each(|(name, x)| add(Some(format!("{} {x:.3}", name.replace('_', " ")))));
+        add(self.held_out.map(|(x, unit)| format!("held out {x:.3} {unit}")));
         add((self.tokens_per_second > 0.0).then(|| format!("{} tokens/s", human::thousands(self.tokens_per_second as u64))));
         add(self.rate_share.map(|x| format!("{:.0} % of GEMM", x * 100.0)));
         add(self.memory.map(human::bytes));

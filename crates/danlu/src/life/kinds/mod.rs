@@ -1,0 +1,109 @@
+//! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
+
+mod pretrain;
+
+use std::path::Path;
+
+use anyhow::Result;
+use burn::tensor::Device;
+use danlu_data::Progress;
+use danlu_data::tokenizer::Tokenizer;
+use danlu_registry::ModelId;
+use danlu_train::recipe::ObjectiveKind;
+use danlu_train::{Objective, Plan, Recipe, Summary};
+use serde::{Deserialize, Serialize};
+
+pub use pretrain::Pretrain;
+
+use super::export::Export;
+
+/// A recipe with everything in place to begin, or to go on.
+pub trait Kind {
+    type Objective: Objective;
+
+    fn plan(&self) -> &Plan;
+
+    /// # Errors
+    /// When the data has nothing to train on or to measure with.
+    fn objective(&self) -> Result<Self::Objective>;
+
+    /// The model before the first step.
+    ///
+    /// # Errors
+    /// When the model it starts from cannot be read.
+    fn fresh(&self, device: &Device) -> Result<<Self::Objective as Objective>::Model>;
+
+    /// What the run is trained on, for its record and its lineage.
+    fn data(&self) -> Vec<DataRecord>;
+
+    /// Changes with anything that changes a batch: data, weights, tokenizer, template.
+    fn identity(&self) -> String;
+
+    /// Of the run's tokens, where it has any.
+    fn tokenizer(&self) -> Option<&Tokenizer>;
+
+    /// Which number of the training steps stands beside the held-out measure.
+    fn curve(&self) -> Curve;
+
+    /// Writes the trained model, reads it back, compares, and registers it.
+    ///
+    /// # Errors
+    /// When it cannot be written, or read back is another; nothing is registered then.
+    fn keep(&self, export: &Export, model: &<Self::Objective as Objective>::Model, summary: &Summary) -> Result<ModelId>;
+}
+
+/// A number of the training steps, and what it is multiplied by to be in the measure's unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Curve {
+    /// "loss", or a name of the objective's report.
+    pub key: &'static str,
+    pub scale: f64,
+}
+
+/// One body of data of a run, as the run's folder and the model's lineage record it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataRecord {
+    pub name: String,
+    pub manifest_hash: String,
+}
+
+/// Any kind.
+pub enum Prepared {
+    Pretrain(Pretrain),
+}
+
+/// Evaluates an expression with the kind that is there.
+macro_rules! each {
+    ($prepared:expr, $kind:ident => $body:expr) => {
+        match $prepared {
+            $crate::life::kinds::Prepared::Pretrain($kind) => $body,
+        }
+    };
+}
+pub(crate) use each;
+
+impl Prepared {
+    /// Makes the data of a recipe ready, trains a tokenizer where one is needed, and plans the run. With `run`, the folder of a run that was
+    /// begun, its tokenizer is used.
+    ///
+    /// # Errors
+    /// When data cannot be had or the recipe does not fit it.
+    pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
+        let recipe = super::prepare::with_folders(home, recipe)?;
+        Ok(match recipe.objective.kind {
+            ObjectiveKind::CausalLm => Prepared::Pretrain(Pretrain::new(home, &recipe, run, progress)?),
+        })
+    }
+
+    pub fn plan(&self) -> &Plan {
+        each!(self, kind => kind.plan())
+    }
+
+    pub fn data(&self) -> Vec<DataRecord> {
+        each!(self, kind => kind.data())
+    }
+
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        each!(self, kind => kind.tokenizer())
+    }
+}

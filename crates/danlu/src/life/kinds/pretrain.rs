@@ -1,0 +1,131 @@
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::Device;
+use danlu_data::Progress;
+use danlu_data::corpus::Corpus;
+use danlu_data::shards::{TokenSet, TokenSplit};
+use danlu_data::tokenizer::Tokenizer;
+use danlu_models::{Decoder, DecoderConfig};
+use danlu_registry::ModelId;
+use danlu_train::{CausalLm, Facts, Plan, Recipe, Summary, auto, initial_model};
+
+use super::{Curve, DataRecord, Kind};
+use crate::life::export::{Export, PROBE};
+use crate::life::prepare;
+use crate::life::run::TOKENIZER;
+
+/// Next-token prediction on documents, from initial weights or going on from a model.
+pub struct Pretrain {
+    corpora: Vec<Corpus>,
+    tokenizer: Tokenizer,
+    sets: Vec<TokenSet>,
+    config: DecoderConfig,
+    plan: Plan,
+}
+
+impl Pretrain {
+    /// # Errors
+    /// As the steps'.
+    pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
+        let corpora = prepare::corpora(home, recipe, progress)?;
+        let tokenizer = match run {
+            Some(folder) => Tokenizer::load(&folder.join(TOKENIZER))?,
+            None => prepare::tokenizer(home, recipe, &corpora, progress)?,
+        };
+        let sets = prepare::tokens(&corpora, &tokenizer, progress)?;
+        Self::planned(recipe, corpora, tokenizer, sets)
+    }
+
+    /// Fills in what the recipe leaves open, for this data and this machine.
+    ///
+    /// # Errors
+    /// When the recipe does not fit the data.
+    pub fn planned(recipe: &Recipe, corpora: Vec<Corpus>, tokenizer: Tokenizer, sets: Vec<TokenSet>) -> Result<Self> {
+        let train_tokens = sets.iter().map(|set| set.train.len()).sum();
+        let facts = Facts { vocabulary: tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() };
+        let (plan, config) = auto::resolve(recipe, &facts)?;
+        Ok(Self { corpora, tokenizer, sets, config, plan })
+    }
+
+    fn weight(&self, i: usize) -> f64 {
+        self.plan.recipe.data.weights.get(i).copied().unwrap_or(1.0)
+    }
+
+    /// The training and held-out splits of each corpus with its share of the rows: its tokens, times its weight.
+    fn sources(&self) -> Result<Vec<(TokenSplit, TokenSplit, f64)>> {
+        if self.sets.iter().all(|set| set.held_out.is_empty()) {
+            bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
+        }
+        let one =
+            |(i, set): (usize, &TokenSet)| (set.train.clone(), set.held_out.clone(), self.weight(i) * set.train.len() as f64);
+        Ok(self.sets.iter().enumerate().map(one).collect())
+    }
+
+    /// Held-out tokens on which the exported model is compared.
+    fn probe(&self) -> Result<Vec<u32>> {
+        let set = self.sets.iter().find(|set| !set.held_out.is_empty());
+        let mut tokens = set.context("there is no held-out text to compare logits on")?.held_out.document(0)?;
+        tokens.truncate(PROBE.min(self.config.context()));
+        Ok(tokens)
+    }
+}
+
+impl Kind for Pretrain {
+    type Objective = CausalLm;
+
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn objective(&self) -> Result<CausalLm> {
+        CausalLm::new(&self.plan, &self.sources()?, self.tokenizer.clone())
+    }
+
+    fn fresh(&self, device: &Device) -> Result<Decoder> {
+        initial_model(&self.plan.recipe, &self.config, device)
+    }
+
+    fn data(&self) -> Vec<DataRecord> {
+        let one =
+            |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
+        self.corpora.iter().map(one).collect()
+    }
+
+    fn identity(&self) -> String {
+        let mut text = self.tokenizer.hash().to_string();
+        for (i, corpus) in self.corpora.iter().enumerate() {
+            text.push_str(&format!(" {} {}", corpus.manifest.hash, self.weight(i)));
+        }
+        danlu_files::hash_bytes(text.as_bytes())
+    }
+
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        Some(&self.tokenizer)
+    }
+
+    /// The loss in bits per byte, by the tokens of a byte of training text.
+    fn curve(&self) -> Curve {
+        let (tokens, bytes) = self.sets.iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
+        Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
+    }
+
+    fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
+        // A model that was there before has its own tokens that begin and end a text.
+        let config = match self.plan.recipe.model.from {
+            Some(_) => self.config.clone(),
+            None => with_ends(&self.config, self.tokenizer.end_of_text()),
+        };
+        export.decoder(self, model, &config, &self.tokenizer, &self.probe()?, summary)
+    }
+}
+
+/// Programs that load the folder must know which token begins and ends a text.
+fn with_ends(config: &DecoderConfig, end: u32) -> DecoderConfig {
+    let mut config = config.clone();
+    match &mut config {
+        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => (c.bos_token_id, c.eos_token_id) = (Some(end), vec![end]),
+        DecoderConfig::Gpt2(c) => (c.bos_token_id, c.eos_token_id) = (Some(end), vec![end]),
+    }
+    config
+}
