@@ -219,7 +219,7 @@ mod tests {
         refused("[optimizer]\nclip = nan\n", &[], &["r.toml:2", "finite"]);
         refused("[budget]\nminutes = inf\n", &[], &["minutes"]);
         refused("version = 2\n", &[], &["r.toml:1", "version"]);
-        refused("", &[], &["one of minutes, tokens, steps or flops"]);
+        refused("", &[], &["one of minutes, tokens, epochs, steps or flops"]);
         refused("[budget]\nsteps = 1\nminutes = 2.0\n", &[], &["minutes and steps", "keep one"]);
         refused("name = '../x'\n[budget]\nsteps = 1\n", &[], &["name", "folder"]);
         refused("[data]\nsources = ['a']\nweights = [1.0, 2.0]\n[budget]\nsteps = 1\n", &[], &["2 numbers for 1 sources"]);
