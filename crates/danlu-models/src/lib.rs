@@ -12,6 +12,7 @@ mod layers;
 mod llama;
 
 pub mod folder;
+pub mod gguf;
 pub mod names;
 
 pub use batch::Batch;

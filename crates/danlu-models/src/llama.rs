@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Heads, Ids, LayerCache, Rope, Segments};
 
-use crate::config::{LlamaConfig, RopeScaling};
+use crate::config::LlamaConfig;
 use crate::layers::{Matrix, RmsNorm};
 
 /// A pre-norm decoder with RMSNorm, rope, grouped queries and SwiGLU ([Touvron et al. 2023](https://arxiv.org/abs/2302.13971)).
@@ -163,17 +163,7 @@ impl LlamaMlp {
 fn rope(config: &LlamaConfig) -> Rope {
     let half = config.head_dim / 2;
     let frequencies = (0..half).map(|i| config.rope_theta.powf(-(i as f64) / half as f64));
-    let scaled: Vec<f64> = match config.rope_scaling {
-        RopeScaling::None => frequencies.collect(),
-        RopeScaling::Linear { factor } => frequencies.map(|f| f / factor).collect(),
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => frequencies
-            .map(|f| {
-                // How often the frequency turns within the context of pretraining.
-                let turns = original_max_position_embeddings as f64 * f / std::f64::consts::TAU;
-                let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-                f * (kept + (1.0 - kept) / factor)
-            })
-            .collect(),
-    };
+    let divisors = config.rope_scaling.divisors(config.rope_theta, config.head_dim);
+    let scaled: Vec<f64> = frequencies.zip(divisors).map(|(frequency, divisor)| frequency / divisor).collect();
     Rope::from_frequencies(&scaled, config.max_position_embeddings)
 }

@@ -20,6 +20,7 @@ mod loss;
 pub mod optim;
 mod plain;
 pub mod profile;
+pub mod quantized;
 mod rate;
 mod recompute;
 mod rms_norm;

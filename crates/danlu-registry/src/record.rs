@@ -64,6 +64,9 @@ pub struct Data {
 pub struct Origin {
     pub from: String,
     pub licence: Option<String>,
+    /// BLAKE3 of the file, when it came as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
 }
 
 /// A measured value with its 95 % interval where there is one, for example `bits_per_byte`.

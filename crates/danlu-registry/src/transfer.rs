@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::id::{ModelId, ModelRef};
-use crate::record::{FILE, FileRecord, Lineage, Origin};
+use crate::record::{FILE, FileRecord};
 use crate::registry::{Registry, hash_files};
 
 /// The outcome of comparing a model's files with its `danlu.json`.
@@ -60,22 +60,6 @@ impl Registry {
             Ok(())
         })?;
         Ok(verified.id)
-    }
-
-    /// Takes in a folder made elsewhere, for example saved by `transformers`. `check` loads the copy.
-    ///
-    /// # Errors
-    /// As for [`Registry::register`].
-    pub fn import(
-        &self,
-        name: &str,
-        folder: &Path,
-        licence: Option<String>,
-        check: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<ModelId> {
-        let from = absolute(folder)?.display().to_string();
-        let lineage = Lineage { origin: Some(Origin { from, licence }), ..Lineage::default() };
-        self.register(name, folder, lineage, check)
     }
 
     /// Hashes every file of a model and compares with what was registered.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use danlu_registry::{Data, Level, Lineage, Measure, ModelRef, RecipeRecord, Registry};
+use danlu_registry::{Data, Level, Lineage, Measure, ModelRef, Origin, RecipeRecord, Registry};
 use tempfile::TempDir;
 
 struct Home {
@@ -183,7 +183,9 @@ fn an_import_keeps_its_card_and_says_where_it_came_from() {
     let folder = home.export(3);
     fs::write(folder.join("README.md"), "their card").unwrap();
     fs::write(folder.join("LICENSE"), "their licence").unwrap();
-    let id = home.registry().import("theirs", &folder, Some("Apache-2.0".into()), |_| Ok(())).unwrap();
+    let origin = Origin { from: "elsewhere".into(), licence: Some("Apache-2.0".into()), blake3: None };
+    let lineage = Lineage { origin: Some(origin), ..Lineage::default() };
+    let id = home.registry().register("theirs", &folder, lineage, |_| Ok(())).unwrap();
     let record = home.registry().show(&id.to_string().parse().unwrap()).unwrap();
     assert_eq!(record.lineage.origin.as_ref().unwrap().licence.as_deref(), Some("Apache-2.0"));
     let dir = home.registry().folder(&id);

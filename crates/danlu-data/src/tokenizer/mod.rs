@@ -5,6 +5,7 @@
 
 mod export;
 mod fast;
+pub mod ggml;
 mod merges;
 mod report;
 mod split;

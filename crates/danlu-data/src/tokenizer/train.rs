@@ -154,7 +154,7 @@ fn numbered(vocab: &[String]) -> Map<String, Value> {
 }
 
 /// The 256 characters that stand for bytes, in the order of their code points.
-fn byte_alphabet() -> Vec<String> {
+pub(super) fn byte_alphabet() -> Vec<String> {
     let mut characters = byte_letters();
     characters.sort_unstable();
     characters.into_iter().map(String::from).collect()

@@ -62,6 +62,25 @@ pub enum RopeScaling {
     Llama3 { factor: f64, low_freq_factor: f64, high_freq_factor: f64, original_max_position_embeddings: usize },
 }
 
+impl RopeScaling {
+    /// What each of the `head_dim / 2` frequencies of base `theta` is divided by.
+    pub fn divisors(self, theta: f64, head_dim: usize) -> Vec<f64> {
+        let half = head_dim / 2;
+        let divisor = |i: usize| match self {
+            Self::None => 1.0,
+            Self::Linear { factor } => factor,
+            Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                let frequency = theta.powf(-(i as f64) / half as f64);
+                // How often the frequency turns within the context of pretraining.
+                let turns = original_max_position_embeddings as f64 * frequency / std::f64::consts::TAU;
+                let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+                1.0 / (kept + (1.0 - kept) / factor)
+            }
+        };
+        (0..half).map(divisor).collect()
+    }
+}
+
 /// The shape of a GPT-2 decoder, under the field names of `transformers`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gpt2Config {

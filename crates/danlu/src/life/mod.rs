@@ -5,5 +5,6 @@ pub mod corpora;
 pub mod curves;
 pub mod export;
 pub mod kinds;
+pub mod import;
 pub mod prepare;
 pub mod run;

@@ -1,10 +1,12 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use danlu_registry::{ModelRef, Record, Registry};
+use danlu_registry::{ModelId, ModelRef, Record, Registry};
 
 use super::Context;
 use crate::exit::{Exit, Outcome, Reason, bad_input};
+use crate::life::import;
+use crate::views::progress::Lines;
 use crate::{human, views};
 
 /// List, inspect, copy in and out, and check the models kept here.
@@ -17,8 +19,11 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List all models with their size and their bits per byte on held-out text.
-    #[command(after_help = "Example:\n  danlu models list")]
+    #[command(after_help = "Examples:\n  danlu models list\n  danlu models list --remote")]
     List {
+        /// List those that can be fetched by name instead.
+        #[arg(long)]
+        remote: bool,
         /// Print JSON instead of a table.
         #[arg(long)]
         json: bool,
@@ -49,17 +54,28 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Take in a model's folder made elsewhere, such as one saved by transformers, and check that it loads.
-    #[command(after_help = "Example:\n  danlu models import ./SmolLM2-135M --name smollm2 --licence Apache-2.0")]
+    /// Take in a model made elsewhere, a folder saved by transformers or a GGUF file, and check that it loads.
+    #[command(
+        after_help = "Examples:\n  danlu models import ./SmolLM2-135M --name smollm2 --licence Apache-2.0\n  danlu models import SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2"
+    )]
     Import {
-        /// The folder, with config.json, model.safetensors and tokenizer.json.
-        folder: PathBuf,
-        /// The name to keep it under; without one, the folder's name.
+        /// The folder, with config.json, model.safetensors and tokenizer.json, or the .gguf file.
+        path: PathBuf,
+        /// The name to keep it under; without one, that of the folder or file.
         #[arg(long)]
         name: Option<String>,
-        /// The licence it comes with, to be recorded.
+        /// The licence it comes with, to be recorded; without it, what a GGUF file says.
         #[arg(long)]
         licence: Option<String>,
+    },
+    /// Fetch a model by its name in the catalogue, and register it.
+    #[command(after_help = "Example:\n  danlu models pull smollm2\n\n`danlu models list --remote` shows what can be fetched.")]
+    Pull {
+        /// Its name in the catalogue.
+        entry: String,
+        /// The name to keep it under; without one, that of the catalogue.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Compare a model's files with their checksums.
     #[command(after_help = "Example:\n  danlu models verify up@1")]
@@ -81,8 +97,9 @@ enum Verb {
 pub fn run(context: &Context, args: Args) -> Outcome {
     let registry = Registry::open(&context.home)?;
     match args.verb {
-        Verb::List { json: true } => views::print_json(&registry.list()?),
-        Verb::List { json: false } => {
+        Verb::List { remote: true, json } => remote(json),
+        Verb::List { remote: false, json: true } => views::print_json(&registry.list()?),
+        Verb::List { remote: false, json: false } => {
             print!("{}", table(&registry.list()?));
             Ok(())
         }
@@ -104,7 +121,16 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             println!("{id} is in {}", to.display());
             Ok(())
         }
-        Verb::Import { folder, name, licence } => import(&registry, folder, name, licence),
+        Verb::Import { path, name, licence } => {
+            let id = import::import(&context.home, &path, name, licence).map_err(bad_input)?;
+            registered(&registry, &id)
+        }
+        Verb::Pull { entry, name } => {
+            let mut progress = Lines::new();
+            let id = import::pull(&context.home, &entry, name, &mut progress).map_err(bad_input)?;
+            progress.finish();
+            registered(&registry, &id)
+        }
         Verb::Verify { model } => verify(&registry, &model),
         Verb::Remove { model, force } => {
             println!("{} is removed", registry.remove(&model, force).map_err(bad_input)?);
@@ -113,32 +139,25 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     }
 }
 
-fn import(registry: &Registry, folder: PathBuf, name: Option<String>, licence: Option<String>) -> Outcome {
-    let own = std::path::absolute(&folder)?.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.or(own).unwrap_or_default();
-    let mut parameters = 0;
-    let id = registry
-        .import(&name, &folder, licence, |copy| {
-            let (decoder, config) = danlu_models::folder::load(copy, &burn::tensor::Device::flex())?;
-            parameters = config.parameters();
-            let tokenizer = danlu_data::tokenizer::Tokenizer::load(copy)?;
-            anyhow::ensure!(
-                tokenizer.vocab_size() <= config.vocab_size(),
-                "its tokenizer has {} tokens and its model only {}",
-                tokenizer.vocab_size(),
-                config.vocab_size()
-            );
-            // One step through the weights shows that they are numbers.
-            let mut cache = danlu_models::Cache::new(&decoder, 1);
-            let logits = decoder.step(&[tokenizer.end_of_text()], &mut cache);
-            anyhow::ensure!(logits.iter().all(|x| x.is_finite()), "its weights give logits that are not numbers");
-            Ok(())
-        })
-        .map_err(bad_input)?;
-    println!(
-        "{id} is registered ({} parameters); try it with `danlu generate {id} --prompt \"Hello\"`",
-        human::count(parameters as f64)
-    );
+fn registered(registry: &Registry, id: &ModelId) -> Outcome {
+    let wanted = ModelRef { name: id.name.clone(), version: Some(id.version) };
+    let parameters = parameters(&registry.show(&wanted)?).map_or("–".into(), human::count);
+    println!("{id} is registered ({parameters} parameters); try it with `danlu generate {id} --prompt \"Hello\"`");
+    Ok(())
+}
+
+fn remote(json: bool) -> Outcome {
+    let models = import::models()?;
+    if json {
+        return views::print_json(&models);
+    }
+    let mut rows = vec![["ENTRY", "MODEL", "LANGUAGE", "LICENCE", "FROM"].map(str::to_string)];
+    for model in models {
+        let places: Vec<String> = model.sources.iter().map(ToString::to_string).collect();
+        rows.push([model.name, model.title, model.language, model.licence, places.join(", or ")]);
+    }
+    print!("{}", views::table(&rows));
+    println!("\n`danlu models pull ENTRY` fetches one.");
     Ok(())
 }
 
@@ -202,6 +221,9 @@ fn describe(record: &Record) -> String {
     }
     if let Some(origin) = &lineage.origin {
         line("imported", format!("{} (licence: {})", origin.from, origin.licence.as_deref().unwrap_or("not said")));
+        if let Some(blake3) = &origin.blake3 {
+            line("blake3", blake3.clone());
+        }
     }
     for (name, measure) in &lineage.metrics {
         let interval = match (measure.low, measure.high) {

@@ -1,0 +1,169 @@
+//! Models made elsewhere become registered ones: a folder of `transformers`, a GGUF file, an entry of the catalogue.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
+use danlu_data::source::Source;
+use danlu_data::tokenizer::{Tokenizer, ggml};
+use danlu_data::{Progress, catalogue};
+use danlu_models::gguf::{Gguf, Value};
+use danlu_models::{Batch, Decoder, folder, gguf};
+use danlu_registry::{Level, Lineage, ModelId, Origin, Registry};
+use serde_json::json;
+
+/// Logits after reading back may differ from those of the file by no more than this; in 32-bit floats they are equal.
+const TOLERANCE: f32 = 1e-4;
+/// What both are run on.
+const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
+
+/// Registers the model in a folder or GGUF file. Without a name it is called after the file or folder.
+///
+/// # Errors
+/// When it cannot be read, or read back gives other logits; nothing is registered then.
+pub fn import(home: &Path, path: &Path, name: Option<String>, licence: Option<String>) -> Result<ModelId> {
+    let path = std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))?;
+    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let name = name.or(stem.map(|stem| stem.to_string_lossy().into_owned())).unwrap_or_default();
+    let from = path.display().to_string();
+    take_in(home, &path, &name, Origin { from, licence, blake3: None })
+}
+
+/// Fetches a model of the catalogue and registers it, as `name` or under its own. What is here already is not made again.
+///
+/// # Errors
+/// When the catalogue has no such model, none of its places can be reached, or as [`import`].
+pub fn pull(home: &Path, entry: &str, name: Option<String>, progress: &mut dyn Progress) -> Result<ModelId> {
+    let known = models()?;
+    let Some(entry) = known.iter().find(|known| known.name == entry) else {
+        let names: Vec<&str> = known.iter().map(|entry| entry.name.as_str()).collect();
+        bail!("the catalogue has no model {entry:?}; it has {}", names.join(", "));
+    };
+    let name = name.unwrap_or_else(|| entry.name.clone());
+    let fetched = catalogue::fetch_in(&home.join("cache"), entry, progress)?;
+    let Source::Files { files, .. } = fetched.source else { bail!("the catalogue's {} is not made of files", entry.name) };
+    let path = model_in(&files).with_context(|| format!("{} holds no model that can be read", fetched.from))?;
+    let blake3 = if path.is_file() { Some(danlu_files::hash_file(&path)?) } else { None };
+    let origin = Origin { from: fetched.from, licence: Some(entry.licence.clone()), blake3 };
+    let records = Registry::open(home)?.list()?;
+    if let Some(here) = records.iter().rev().find(|record| record.name == name && record.lineage.origin.as_ref() == Some(&origin))
+    {
+        return Ok(here.id());
+    }
+    progress.start(&format!("read, check and register {name}"), None, "bytes");
+    take_in(home, &path, &name, origin)
+}
+
+/// The models of the catalogue.
+///
+/// # Errors
+/// When the catalogue itself is damaged.
+pub fn models() -> Result<Vec<catalogue::Entry>> {
+    let mut entries = catalogue::entries()?;
+    entries.retain(|entry| entry.kind == catalogue::Kind::Model);
+    Ok(entries)
+}
+
+/// The GGUF file among some files, or the folder of the `config.json` among them.
+fn model_in(files: &[PathBuf]) -> Option<PathBuf> {
+    let folder = files.iter().find(|file| file.file_name().is_some_and(|name| name == "config.json"));
+    let file = files.iter().find(|file| is_gguf(file));
+    folder.and_then(|config| config.parent().map(Path::to_path_buf)).or(file.cloned())
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<ModelId> {
+    let registry = Registry::open(home)?;
+    danlu_registry::check_name(name)?;
+    let lineage = |origin, facts: Vec<(&str, serde_json::Value)>| Lineage {
+        level: Some(Level::L0),
+        origin: Some(origin),
+        facts: facts.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
+        ..Lineage::default()
+    };
+    if path.is_dir() {
+        let parameters = folder::load_config(path)?.parameters();
+        return registry.register(name, path, lineage(origin, vec![("parameters", json!(parameters))]), |copy| check(copy, None));
+    }
+    ensure!(path.is_file(), "there is no {}", path.display());
+    ensure!(is_gguf(path), "{} is neither a folder with config.json nor a .gguf file", path.display());
+    let file = Gguf::open(path)?;
+    let (decoder, config) = gguf::decoder(&file, &Device::flex())?;
+    if origin.blake3.is_none() {
+        origin.blake3 = Some(danlu_files::hash_file(path)?);
+    }
+    if origin.licence.is_none() {
+        origin.licence = file.get("general.license").and_then(Value::as_str).map(str::to_string);
+    }
+    let stage = home.join("cache").join("imports").join(name);
+    danlu_files::write_folder_atomic(&stage, |dir| {
+        folder::save(&decoder, &config, dir)?;
+        vocabulary(&file)?.export(dir, config.context()).with_context(|| format!("in {}", path.display()))
+    })?;
+    let facts = vec![("parameters", json!(config.parameters())), ("weights_were", json!(file.main_type()))];
+    let registered = registry.register(name, &stage, lineage(origin, facts), |copy| check(copy, Some(&decoder)));
+    std::fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
+    registered
+}
+
+/// Loads the copy and runs it on a sentence: its logits must be numbers, and those of `expected` when there is one.
+fn check(copy: &Path, expected: Option<&Decoder>) -> Result<()> {
+    let (decoder, config) = folder::load(copy, &Device::flex())?;
+    let tokenizer = Tokenizer::load(copy)?;
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size(),
+        "its tokenizer has {} tokens and its model only {}",
+        tokenizer.vocab_size(),
+        config.vocab_size()
+    );
+    let mut tokens = vec![tokenizer.end_of_text()];
+    tokens.extend(tokenizer.encode(PROBE)?);
+    tokens.truncate(config.context());
+    let batch = Batch::document(&tokens);
+    let found = logits(&decoder, &batch)?;
+    ensure!(found.iter().all(|x| x.is_finite()), "its weights give logits that are not numbers");
+    let Some(expected) = expected else { return Ok(()) };
+    let expected = logits(expected, &batch)?;
+    let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    ensure!(
+        expected.len() == found.len() && worst <= TOLERANCE,
+        "read back, its logits differ from those of the file by {worst}"
+    );
+    Ok(())
+}
+
+fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
+    let logits = decoder.logits(batch).into_data().try_into_vec::<f32>();
+    logits.map_err(|error| anyhow::anyhow!("logits are not 32-bit floats: {error:?}"))
+}
+
+/// The tokenizer in a GGUF file.
+fn vocabulary(file: &Gguf) -> Result<ggml::Vocabulary> {
+    let get = |key: &str| file.get(&format!("tokenizer.ggml.{key}"));
+    let text = |key: &str| get(key).and_then(Value::as_str).map(str::to_string);
+    let strings = |key: &str| -> Option<Vec<String>> { Some(get(key)?.as_array()?.strings()?.map(str::to_string).collect()) };
+    let missing = |key: &str| format!("{} has no `tokenizer.ggml.{key}`", file.path().display());
+    // Where there is no such token, some files say -1 or the largest number.
+    let id = |key: &str| {
+        get(&format!("{key}_token_id")).and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()).filter(|id| *id < u32::MAX)
+    };
+    let types = get("token_type")
+        .and_then(Value::as_array)
+        .map(|types| types.values().filter_map(Value::as_i64).map(|kind| kind as i32).collect());
+    Ok(ggml::Vocabulary {
+        model: text("model").with_context(|| missing("model"))?,
+        pre: text("pre").unwrap_or_else(|| "default".into()),
+        tokens: strings("tokens").with_context(|| missing("tokens"))?,
+        types: types.unwrap_or_default(),
+        merges: strings("merges").unwrap_or_default(),
+        bos: id("bos"),
+        eos: id("eos"),
+        unknown: id("unknown"),
+        padding: id("padding"),
+        add_bos: get("add_bos_token").and_then(Value::as_bool).unwrap_or(false),
+        chat_template: file.get("tokenizer.chat_template").and_then(Value::as_str).map(str::to_string),
+    })
+}
