@@ -4,7 +4,7 @@
 pub mod corpora;
 pub mod curves;
 pub mod export;
-pub mod kinds;
 pub mod import;
+pub mod kinds;
 pub mod prepare;
 pub mod run;
