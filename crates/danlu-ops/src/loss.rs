@@ -28,7 +28,12 @@ pub fn token_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Vec<f32> {
     let (x, weight) = (x.inner(), weight.inner());
     if on_cpu(&x) && on_cpu(&weight) {
         let (x, weight) = (primitive(x), primitive(weight));
-        return Chunks::new(values(&x), values(&weight), targets).run(&mut [], &mut []);
+        let rows = Carrying::new(values(&x), targets);
+        let mut all = vec![0.0; targets.len()];
+        let channels = values(&x).len() / targets.len().max(1);
+        let found = Chunks::new(rows.x(), values(&weight), rows.targets(), channels).run(&mut [], &mut []);
+        rows.places().zip(found).for_each(|(place, nll)| all[place] = nll);
+        return all;
     }
     plain_nll(x, weight, targets).into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
 }
@@ -101,7 +106,48 @@ simd_fn! {
     }
 }
 
-/// The passes over chunks of tokens.
+/// The rows of `x` whose targets carry loss: only these go through the head.
+enum Carrying<'a> {
+    All(&'a [f32], &'a [u32]),
+    Some { x: Buffer, targets: Vec<u32>, places: Vec<usize> },
+}
+
+impl<'a> Carrying<'a> {
+    fn new(x: &'a [f32], targets: &'a [u32]) -> Self {
+        if !targets.contains(&IGNORE) {
+            return Self::All(x, targets);
+        }
+        let channels = x.len() / targets.len();
+        let places: Vec<usize> = (0..targets.len()).filter(|&i| targets[i] != IGNORE).collect();
+        let mut some = Buffer::new(places.len() * channels);
+        for (row, &place) in some.chunks_exact_mut(channels.max(1)).zip(&places) {
+            row.copy_from_slice(&x[place * channels..][..channels]);
+        }
+        Self::Some { x: some, targets: places.iter().map(|&place| targets[place]).collect(), places }
+    }
+
+    fn x(&self) -> &[f32] {
+        match self {
+            Self::All(x, _) => x,
+            Self::Some { x, .. } => x,
+        }
+    }
+
+    fn targets(&self) -> &[u32] {
+        match self {
+            Self::All(_, targets) => targets,
+            Self::Some { targets, .. } => targets,
+        }
+    }
+
+    fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        let all = matches!(self, Self::All(..)).then_some(0..self.targets().len());
+        let some = if let Self::Some { places, .. } = self { places.as_slice() } else { &[] };
+        all.into_iter().flatten().chain(some.iter().copied())
+    }
+}
+
+/// The passes over chunks of tokens, all of which carry loss.
 struct Chunks<'a> {
     x: &'a [f32],
     weight: &'a [f32],
@@ -111,8 +157,7 @@ struct Chunks<'a> {
 }
 
 impl<'a> Chunks<'a> {
-    fn new(x: &'a [f32], weight: &'a [f32], targets: &'a [u32]) -> Self {
-        let channels = if targets.is_empty() { 1 } else { x.len() / targets.len() };
+    fn new(x: &'a [f32], weight: &'a [f32], targets: &'a [u32], channels: usize) -> Self {
         Self { x, weight, targets, channels, vocabulary: weight.len() / channels.max(1) }
     }
 
@@ -120,7 +165,7 @@ impl<'a> Chunks<'a> {
     fn run(&self, dx: &mut [f32], dw: &mut [f32]) -> Vec<f32> {
         let (channels, vocabulary, tokens) = (self.channels, self.vocabulary, self.targets.len());
         let chunk = chunk_tokens(vocabulary, tokens);
-        let each = 1.0 / counted(self.targets) as f32;
+        let each = 1.0 / tokens.max(1) as f32;
         let weight = Mat::row_major(self.weight, vocabulary, channels);
         let mut nll = vec![0.0; tokens];
         if tokens == 0 {
@@ -137,11 +182,7 @@ impl<'a> Chunks<'a> {
                 for_each_piece([logits, &mut nll[start..start + rows]], [piece * vocabulary, piece], |i, [logits, nll]| {
                     let targets = &self.targets[start + i * piece..];
                     for ((logits, nll), &target) in logits.chunks_exact_mut(vocabulary).zip(nll).zip(targets) {
-                        if target == IGNORE {
-                            logits.fill(0.0);
-                        } else {
-                            *nll = row(Isa::current(), logits, target as usize, each);
-                        }
+                        *nll = row(Isa::current(), logits, target as usize, each);
                     }
                 });
             });
@@ -165,11 +206,14 @@ struct CrossEntropy {
 }
 
 impl Operation<2> for CrossEntropy {
-    /// The gradients, computed with the loss and only scaled in the backward pass.
+    /// The gradients, computed with the loss and only scaled in the backward pass: that of `x` for the rows that carry loss.
     type Saved = [Option<FlexTensor>; 2];
 
     fn forward(&self, [x, weight]: [FlexTensor; 2], needed: [bool; 2]) -> (FlexTensor, Option<Self::Saved>) {
-        let chunks = Chunks::new(values(&x), values(&weight), &self.targets);
+        let rows = Carrying::new(values(&x), &self.targets);
+        // With the width of `x` itself, which no rows would not tell.
+        let channels = values(&x).len() / self.targets.len().max(1);
+        let chunks = Chunks::new(rows.x(), values(&weight), rows.targets(), channels);
         let mut dx = Buffer::new(if needed[0] { chunks.x.len() } else { 0 });
         let mut dw = Buffer::new(if needed[1] { chunks.weight.len() } else { 0 });
         let nll = chunks.run(&mut dx, &mut dw);
@@ -177,18 +221,40 @@ impl Operation<2> for CrossEntropy {
         let mut loss = Buffer::new(1);
         loss[0] = (total / counted(&self.targets) as f64) as f32;
         let saved = [
-            needed[0].then(|| dx.into_tensor([self.targets.len(), chunks.channels])),
-            needed[1].then(|| dw.into_tensor([chunks.vocabulary, chunks.channels])),
+            needed[0].then(|| dx.into_tensor([rows.targets().len(), channels])),
+            needed[1].then(|| dw.into_tensor([chunks.vocabulary, channels])),
         ];
         (loss.into_tensor([1]), Some(saved))
     }
 
     fn backward(&self, saved: Self::Saved, dy: FlexTensor, _: [bool; 2]) -> [Option<FlexTensor>; 2] {
         let factor = values(&dy)[0];
-        saved.map(|gradient| {
+        let [dx, dw] = saved.map(|gradient| {
             let mut gradient = owned(gradient?);
             time(Part::Loss, || scale(values_mut(&mut gradient), factor));
             Some(gradient)
-        })
+        });
+        [dx.map(|dx| time(Part::Loss, || self.spread(dx))), dw]
+    }
+}
+
+impl CrossEntropy {
+    /// The gradients of the rows that carry loss at their places, zeros between them.
+    fn spread(&self, some: FlexTensor) -> FlexTensor {
+        let tokens = self.targets.len();
+        let rows = self.targets.iter().filter(|&&target| target != IGNORE).count();
+        if rows == tokens {
+            return some;
+        }
+        let channels = some.layout().shape()[1];
+        let mut all = Buffer::new(tokens * channels);
+        let mut from = values(&some).chunks_exact(channels);
+        for (row, &target) in all.chunks_exact_mut(channels).zip(self.targets.iter()) {
+            match (target != IGNORE).then(|| from.next()).flatten() {
+                Some(gradient) => row.copy_from_slice(gradient),
+                None => row.fill(0.0),
+            }
+        }
+        all.into_tensor([tokens, channels])
     }
 }

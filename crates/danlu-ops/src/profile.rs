@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 pub enum Part {
     /// Matrix products.
     Gemm,
+    /// Products of adapters, and weights put together from them or from 4-bit codes.
+    Adapter,
     /// Attention with rope.
     Attention,
     /// Normalizations.
@@ -24,8 +26,8 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order of a report.
-    pub const ALL: [Part; 7] =
-        [Part::Gemm, Part::Attention, Part::Norm, Part::Activation, Part::Loss, Part::Embedding, Part::Optimizer];
+    pub const ALL: [Part; 8] =
+        [Part::Gemm, Part::Adapter, Part::Attention, Part::Norm, Part::Activation, Part::Loss, Part::Embedding, Part::Optimizer];
 }
 
 static ON: AtomicBool = AtomicBool::new(false);

@@ -57,6 +57,27 @@ pub(crate) fn column_sums(total: &mut [f32], x: &[f32]) {
     sum_rows(total, &partial);
 }
 
+/// Sums of the columns of `x · y`, whose rows are as long as `total`.
+pub(crate) fn column_dots(total: &mut [f32], x: &[f32], y: &[f32]) {
+    let width = total.len();
+    if width == 0 {
+        return;
+    }
+    let rows = rows_per_piece(x.len() / width, width);
+    let mut partial = vec![0.0; x.len().div_ceil(rows * width) * width];
+    for_each_piece([&mut partial], [width], |i, [partial]| {
+        let at = i * rows * width;
+        let pairs = x[at..].chunks_exact(width).zip(y[at..].chunks_exact(width));
+        pairs.take(rows).for_each(|(x, y)| add_product(Isa::current(), partial, x, y));
+    });
+    sum_rows(total, &partial);
+}
+
+/// Copies on all threads.
+pub(crate) fn copy(to: &mut [f32], from: &[f32]) {
+    for_each_piece([to], [ELEMENTS], |i, [to]| to.copy_from_slice(&from[i * ELEMENTS..][..to.len()]));
+}
+
 /// `x · factor` in place.
 pub(crate) fn scale(x: &mut [f32], factor: f32) {
     if factor != 1.0 {
@@ -69,6 +90,13 @@ simd_fn! {
     pub(crate) fn add(total: &mut [f32], x: &[f32]) {
         for (total, x) in total.iter_mut().zip(x) {
             *total += x;
+        }
+    }
+
+    /// `total += x · y`.
+    pub(crate) fn add_product(total: &mut [f32], x: &[f32], y: &[f32]) {
+        for ((total, x), y) in total.iter_mut().zip(x).zip(y) {
+            *total += x * y;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{Heads, IGNORE, Ids, Rope, Segments};
+use crate::{Heads, IGNORE, Ids, LowRank, Nf4, Projection, Rope, Segments, Weight};
 
 /// Repeatable numbers in -1..1.
 pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -70,6 +70,12 @@ fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
 /// differences in a random direction.
 #[track_caller]
 pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Function) {
+    check_moving(name, shapes, shapes.len(), ours, plain);
+}
+
+/// [`check`] whose finite differences move only the first `moving` inputs: what the gradient takes for constant stays so.
+#[track_caller]
+fn check_moving(name: &str, shapes: &[[usize; 2]], moving: usize, ours: Function, plain: Function) {
     let device = Device::flex().autodiff();
     let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(i, s)| numbers(s[0] * s[1], i as u64 + 1)).collect();
     for frozen in 0..1 << shapes.len() {
@@ -96,7 +102,10 @@ pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Fu
         let moved: Vec<Vec<f32>> = inputs
             .iter()
             .enumerate()
-            .map(|(i, x)| x.iter().zip(numbers(x.len(), i as u64 + 50)).map(|(x, d)| x + side * step * d).collect())
+            .map(|(i, x)| {
+                let step = if i < moving { side * step } else { 0.0 };
+                x.iter().zip(numbers(x.len(), i as u64 + 50)).map(|(x, d)| x + step * d).collect()
+            })
             .collect();
         let y = evaluate(ours, &moved, shapes, (1 << shapes.len()) - 1, &device).0;
         y.iter().zip(numbers(y.len(), 99)).map(|(&y, p)| f64::from(y) * f64::from(p)).sum()
@@ -104,6 +113,7 @@ pub(crate) fn check(name: &str, shapes: &[[usize; 2]], ours: Function, plain: Fu
     let slope = (at(1.0) - at(-1.0)) / (2.0 * f64::from(step));
     let expect: f64 = gradients
         .iter()
+        .take(moving)
         .enumerate()
         .flat_map(|(i, g)| {
             let g = g.clone().unwrap();
@@ -152,9 +162,101 @@ fn projections() {
         };
         let plain = |x: &[Tensor<2>]| {
             let (x, weights, biases) = parts(x);
-            crate::linear::plain(x, &weights, biases.as_deref())
+            let part = |(i, weight): (usize, &Tensor<2>)| Projection {
+                bias: biases.as_ref().map(|biases| biases[i].clone()),
+                ..Projection::of(weight.clone())
+            };
+            crate::linear::plain(x, &weights.iter().enumerate().map(part).collect::<Vec<_>>())
         };
         check(&format!("project {outputs:?}"), &shapes, &ours, &plain);
+    }
+}
+
+/// What is the same in all projections of a case.
+struct Case {
+    tokens: usize,
+    inputs: usize,
+    /// Width and rank of each projection; no rank, no adapter.
+    outputs: Vec<(usize, usize)>,
+    biased: bool,
+    dora: bool,
+    nf4: bool,
+}
+
+impl Case {
+    /// `x`, then magnitudes, then weights, biases, A and B. Magnitudes come early, since differences may move only them and `x` in DoRA.
+    fn shapes(&self) -> Vec<[usize; 2]> {
+        let adapted = || self.outputs.iter().filter(|(_, rank)| *rank > 0);
+        let mut shapes = vec![[self.tokens, self.inputs]];
+        shapes.extend(adapted().filter(|_| self.dora).map(|(width, _)| [1, *width]));
+        shapes.extend(self.outputs.iter().filter(|_| !self.nf4).map(|(width, _)| [*width, self.inputs]));
+        shapes.extend(self.outputs.iter().filter(|_| self.biased).map(|(width, _)| [1, *width]));
+        shapes.extend(adapted().map(|(_, rank)| [*rank, self.inputs]));
+        shapes.extend(adapted().map(|(width, rank)| [*width, *rank]));
+        shapes
+    }
+
+    fn projections(&self, tensors: &[Tensor<2>]) -> Vec<Projection> {
+        let count = self.outputs.len();
+        let adapted = self.outputs.iter().filter(|(_, rank)| *rank > 0).count();
+        let mut rest = tensors[1..].iter();
+        let mut take = |n: usize| rest.by_ref().take(n).cloned().collect::<Vec<_>>();
+        let magnitudes = take(if self.dora { adapted } else { 0 });
+        let weights = take(if self.nf4 { 0 } else { count });
+        let biases = take(if self.biased { count } else { 0 });
+        let mut adapters = take(adapted).into_iter().zip(take(adapted)).enumerate();
+        let one = |(i, &(width, rank)): (usize, &(usize, usize))| Projection {
+            weight: match weights.get(i) {
+                Some(weight) => Weight::Float(weight.clone()),
+                None => {
+                    let values = numbers(width * self.inputs, i as u64 + 30);
+                    Weight::Nf4(Nf4::quantize(&values, [width, self.inputs]).into())
+                }
+            },
+            bias: biases.get(i).map(vector),
+            adapter: (rank > 0).then(|| {
+                let (j, (a, b)) = adapters.next().unwrap();
+                LowRank { a, b, scale: 0.5, magnitude: magnitudes.get(j).map(vector) }
+            }),
+        };
+        self.outputs.iter().enumerate().map(one).collect()
+    }
+
+    #[track_caller]
+    fn check(&self) {
+        let name = format!("{}×{} to {:?}, dora {}, nf4 {}", self.tokens, self.inputs, self.outputs, self.dora, self.nf4);
+        let shapes = self.shapes();
+        let moving = match self.outputs.iter().filter(|(_, rank)| *rank > 0).count() {
+            adapted if self.dora => 1 + adapted,
+            _ => shapes.len(),
+        };
+        let ours = |x: &[Tensor<2>]| crate::projections(x[0].clone(), &self.projections(x));
+        let plain = |x: &[Tensor<2>]| crate::linear::plain(x[0].clone(), &self.projections(x));
+        check_moving(&name, &shapes, moving, &ours, &plain);
+        // One matrix gives the same.
+        let device = Device::flex();
+        let tensors: Vec<_> = shapes.iter().enumerate().map(|(i, s)| tensor(*s, i as u64 + 1, &device)).collect();
+        let merged: Vec<_> = self
+            .projections(&tensors)
+            .into_iter()
+            .map(|part| Projection { weight: Weight::Float(part.merged()), adapter: None, ..part })
+            .collect();
+        assert_close(&name, &to_vec(crate::projections(tensors[0].clone(), &merged)), &to_vec(ours(&tensors)), 2e-6);
+    }
+}
+
+#[test]
+fn adapters() {
+    for (tokens, inputs, outputs, biased) in [
+        (3, 5, vec![(4, 2)], true),
+        (33, 17, vec![(20, 3), (7, 0)], false),
+        (270, 9, vec![(8, 4), (3, 1), (3, 2)], false),
+        (300, 20, vec![(6, 2)], true),
+    ] {
+        for (dora, nf4) in [(false, false), (true, false), (false, true), (true, true)] {
+            let outputs = outputs.clone();
+            Case { tokens, inputs, outputs, biased, dora, nf4 }.check();
+        }
     }
 }
 
@@ -332,7 +434,7 @@ fn non_contiguous_inputs_are_taken() {
         },
         &|x| {
             let x0 = crate::rms_norm::plain(x[0].clone().transpose().reshape([9, 12]).transpose(), vector(&x[1]), 1e-5);
-            crate::linear::plain(x0.slice([0..12, 2..8]), &[x[2].clone()], None)
+            crate::linear::plain(x0.slice([0..12, 2..8]), &[Projection::of(x[2].clone())])
         },
     );
 }
