@@ -3,6 +3,7 @@
 
 mod add;
 pub mod catalogue;
+pub mod chat;
 pub mod clean;
 pub mod corpus;
 mod dedup;

@@ -70,6 +70,8 @@ pub enum Format {
     /// One JSON array, or one object whose values are the records.
     Json,
     Parquet,
+    /// Parquet whose records are whole rows, as JSON.
+    ParquetRows,
 }
 
 /// A file to read.

@@ -40,6 +40,39 @@ pub(super) fn records(file: Arc<InputFile>) -> Result<Box<dyn Iterator<Item = Ra
     }))
 }
 
+/// Whole rows of a file as JSON records.
+///
+/// # Errors
+/// Why the file is not a parquet file.
+pub(super) fn rows(file: Arc<InputFile>) -> Result<Box<dyn Iterator<Item = Raw> + Send>, String> {
+    let mut rows = guarded(|| {
+        let data = File::open(&file.path).map_err(|e| format!("cannot be opened: {e}"))?;
+        let reader = SerializedFileReader::new(data).map_err(|e| format!("is not a readable parquet file: {e}"))?;
+        Ok(reader.into_iter())
+    })?;
+    let (mut number, mut ended) = (0, false);
+    Ok(Box::new(std::iter::from_fn(move || {
+        if ended {
+            return None;
+        }
+        number += 1;
+        let read = guarded(|| {
+            let Some(row) = rows.next() else { return Ok(None) };
+            let row = row.map_err(|e| format!("cannot be read further: {e}"))?;
+            Ok(Some(row.to_json_value().to_string().into_bytes()))
+        });
+        match read {
+            Ok(None) => None,
+            Ok(Some(bytes)) if bytes.len() > RECORD_LIMIT => Some(Raw::too_long(&file, Some(number), bytes.len() as u64)),
+            Ok(Some(bytes)) => Some(Raw::Record { file: Arc::clone(&file), place: Some(number), bytes }),
+            Err(reason) => {
+                ended = true;
+                Some(Raw::bad(&file, Some(number), reason, 0))
+            }
+        }
+    })))
+}
+
 /// Turns a panic of the decoder on hostile bytes into a reason, so that one corrupt file costs itself and not the run.
 fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| Err("is corrupt: the parquet decoder gave up".to_owned()))

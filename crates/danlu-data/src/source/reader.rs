@@ -32,7 +32,7 @@ impl Raw {
     pub(super) fn too_long(file: &InputFile, place: Option<u64>, bytes: u64) -> Self {
         let what = match file.format {
             Format::JsonLines => "the line",
-            Format::Json | Format::Parquet => "the record",
+            Format::Json | Format::Parquet | Format::ParquetRows => "the record",
             Format::Text if place.is_some() => "the line",
             _ => "the file",
         };
@@ -79,7 +79,7 @@ fn parse_bytes(file: &InputFile, place: Option<u64>, bytes: Vec<u8>, options: &R
                 if file.format == Format::JsonLines { decode::decode(bytes, options.encoding)?.into_bytes() } else { bytes };
             one(json::text(&bytes, &file.text_keys)?, Kind::Prose)
         }
-        Format::Parquet => one(decode::decode(bytes, options.encoding)?, Kind::Prose),
+        Format::Parquet | Format::ParquetRows => one(decode::decode(bytes, options.encoding)?, Kind::Prose),
         Format::Code => one(decode::decode(bytes, options.encoding)?, Kind::Code),
         Format::Rust => {
             let (code, prose) = code::split(&decode::decode(bytes, options.encoding)?);
@@ -142,6 +142,14 @@ impl Reader {
         Self { files: files.into_iter(), records: None, read: Arc::default() }
     }
 
+    /// The records of one file as JSON, whole: of parquet, rows with all their columns.
+    pub(crate) fn json(mut file: InputFile) -> Self {
+        if file.format == Format::Parquet {
+            file.format = Format::ParquetRows;
+        }
+        Self::new(vec![file])
+    }
+
     /// A counter of the bytes read so far, for progress.
     pub fn bytes_read(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.read)
@@ -153,6 +161,9 @@ impl Reader {
         if file.format == Format::Parquet {
             self.read.fetch_add(file.bytes, Ordering::Relaxed);
             return parquet::records(Arc::clone(&file)).map_err(|reason| Raw::bad(&file, None, reason, file.bytes));
+        }
+        if file.format == Format::ParquetRows {
+            return parquet::rows(Arc::clone(&file)).map_err(|reason| Raw::bad(&file, None, reason, file.bytes));
         }
         let whole = matches!(file.format, Format::Text | Format::Html | Format::Code | Format::Rust);
         let packed = file.path.extension().is_some_and(|e| e == "gz" || e == "zst");

@@ -16,12 +16,13 @@ mod train;
 mod unigram;
 mod words;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
-use tokenizers::Tokenizer as Library;
+use tokenizers::{PostProcessorWrapper, Tokenizer as Library};
 
 use fast::Fast;
 pub use report::{BytesPerToken, bytes_per_token};
@@ -123,12 +124,30 @@ impl Tokenizer {
 
     /// [`Tokenizer::encode`] where the text of special tokens stands for those tokens: for chat templates, whose text is trusted.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
-        let library = self.inner.with_special.get_or_init(|| {
+        encode_with(self.with_special(), text)
+    }
+
+    /// [`Tokenizer::encode_with_special`], and for each token the bytes of `text` it stands for. Tokens that share a character have its
+    /// whole range.
+    pub fn encode_with_special_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>)> {
+        let encoding = self.with_special().encode(text, false).map_err(|e| anyhow!("cannot encode: {e}"))?;
+        let offsets = encoding.get_offsets().iter().map(|&(start, end)| start..end).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    fn with_special(&self) -> &Library {
+        self.inner.with_special.get_or_init(|| {
             let mut library = self.inner.plain.clone();
             library.set_encode_special_tokens(false);
+            // No token is added after encoding, so all that this step could do is to move offsets away from spaces.
+            library.with_post_processor(None::<PostProcessorWrapper>);
             library
-        });
-        encode_with(library, text)
+        })
+    }
+
+    /// Whether a token is a special one, which no ordinary text encodes to.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.plain.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
     /// [`Tokenizer::encode`] of many texts on all threads, in their order.
