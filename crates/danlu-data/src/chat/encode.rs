@@ -38,7 +38,7 @@ impl Encoder {
         let probe = [Message::user("Hello"), Message::assistant("Goodbye")];
         let (text, spans) = spans(&template, &Conversation::new(probe.to_vec()), Which::Last)?;
         let mut encoder = Self { template, tokenizer, turn_end: 0 };
-        let (ids, ends, _) = encoder.mask(&text, &spans)?;
+        let Masked { ids, ends, .. } = encoder.mask(&text, &spans)?;
         encoder.turn_end = ends.last().map(|&end| ids[end]).context("the template writes no answer")?;
         Ok(encoder)
     }
@@ -102,7 +102,7 @@ impl Encoder {
 
     fn encoded(&self, conversation: &Conversation, which: Which) -> Result<Encoded> {
         let (text, spans) = spans(&self.template, conversation, which)?;
-        let (ids, ends, offsets) = self.mask(&text, &spans)?;
+        let Masked { ids, ends, offsets } = self.mask(&text, &spans)?;
         let mut loss = vec![false; ids.len()];
         let mut bytes = 0;
         for (span, &end) in spans.iter().zip(&ends) {
@@ -113,8 +113,7 @@ impl Encoder {
         Ok(Encoded { ids, loss, bytes })
     }
 
-    /// The tokens of `text`, for each span the index of the token that ends its turn, and where each token lies in the text.
-    fn mask(&self, text: &str, spans: &[Range<usize>]) -> Result<(Vec<u32>, Vec<usize>, Vec<Range<usize>>)> {
+    fn mask(&self, text: &str, spans: &[Range<usize>]) -> Result<Masked> {
         let (ids, offsets) = self.tokenizer.encode_with_special_offsets(text)?;
         let mut ends = Vec::with_capacity(spans.len());
         for span in spans {
@@ -130,8 +129,17 @@ impl Encoder {
                 )
             })?);
         }
-        Ok((ids, ends, offsets))
+        Ok(Masked { ids, ends, offsets })
     }
+}
+
+/// The tokens of a text.
+struct Masked {
+    ids: Vec<u32>,
+    /// For each turn of the assistant, the index of the token that ends it.
+    ends: Vec<usize>,
+    /// Where each token lies in the text.
+    offsets: Vec<Range<usize>>,
 }
 
 /// The template wrote an earlier turn otherwise once another followed.
