@@ -106,7 +106,9 @@ fn an_answer_carries_loss_alone() {
     }
 }
 
-fn check_form(record: serde_json::Value, expected: Result<(Form, Vec<(Role, &str)>), &str>) {
+type Read<'a> = Result<(Form, Vec<(Role, &'a str)>), &'a str>;
+
+fn check_form(record: serde_json::Value, expected: Read) {
     match (form::conversation(&record), expected) {
         (Ok((form, found)), Ok((expected_form, expected))) => {
             let found: Vec<_> = found.messages.iter().map(|message| (message.role, message.text())).collect();
