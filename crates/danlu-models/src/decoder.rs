@@ -1,14 +1,15 @@
 //! One type for all decoders.
 
 use anyhow::Result;
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Ids, LayerCache};
 
 use crate::config::DecoderConfig;
 use crate::gpt2::Gpt2;
+use crate::layers::{Linear, Matrix};
 use crate::llama::Llama;
-use crate::{Batch, init, names};
+use crate::{Batch, init, names, prompt};
 
 /// A decoder-only language model.
 #[derive(Module, Debug)]
@@ -107,6 +108,24 @@ impl Decoder {
         each!(self, model => model.context())
     }
 
+    /// Every projection inside the layers with its name, in the order of the fields.
+    pub(crate) fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+        each!(self, model => model.linears())
+    }
+
+    /// The vectors that stand before every document, in prompt tuning.
+    pub(crate) fn prompt(&mut self) -> &mut Option<Param<Tensor<2>>> {
+        each!(self, model => &mut model.prompt_embeddings)
+    }
+
+    pub(crate) fn embedding(&self) -> &Matrix {
+        each!(self, model => model.embedding())
+    }
+
+    fn prompt_len(&self) -> usize {
+        prompt::len(each!(self, model => model.prompt_embeddings.as_ref()))
+    }
+
     fn run(&self, batch: &Batch, recompute: bool) -> Tensor<2> {
         each!(self, model => model.hidden(&batch.ids, &batch.segments, recompute))
     }
@@ -117,6 +136,8 @@ impl Decoder {
 pub struct Cache {
     layers: Vec<LayerCache>,
     capacity: usize,
+    /// Learned vectors that stand before the tokens and are not counted with them.
+    prompt: usize,
 }
 
 impl Cache {
@@ -124,12 +145,13 @@ impl Cache {
     pub fn new(decoder: &Decoder, capacity: usize) -> Self {
         let device = decoder.devices().into_iter().next().unwrap_or_default().inner();
         let capacity = capacity.min(decoder.context());
-        Self { layers: each!(decoder, model => model.caches(capacity, &device)), capacity }
+        let prompt = decoder.prompt_len();
+        Self { layers: each!(decoder, model => model.caches(capacity + prompt, &device)), capacity, prompt }
     }
 
     /// Tokens read so far.
     pub fn len(&self) -> usize {
-        self.layers.first().map_or(0, LayerCache::len)
+        self.layers.first().map_or(0, LayerCache::len).saturating_sub(self.prompt)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -143,6 +165,7 @@ impl Cache {
 
     /// Forgets all but the first `len` tokens.
     pub fn truncate(&mut self, len: usize) {
+        let len = if len == 0 { 0 } else { len + self.prompt };
         for layer in &mut self.layers {
             layer.truncate(len);
         }

@@ -1,11 +1,12 @@
 //! GPT-2.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Heads, Ids, LayerCache, Segments};
 
 use crate::config::Gpt2Config;
-use crate::layers::{Affine, LayerNorm, Matrix};
+use crate::layers::{LayerNorm, Linear, Matrix};
+use crate::prompt;
 
 /// A pre-norm decoder with LayerNorm, learned positions and GELU
 /// ([Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)).
@@ -14,6 +15,8 @@ pub struct Gpt2 {
     pub transformer: Gpt2Model,
     /// The output projection; without one the embedding serves, as in the paper.
     pub lm_head: Option<Matrix>,
+    /// Learned tokens before every document, `[tokens, channels]`, under PEFT's name.
+    pub prompt_embeddings: Option<Param<Tensor<2>>>,
     #[module(skip)]
     shape: Shape,
 }
@@ -40,14 +43,14 @@ pub struct Gpt2Layer {
 #[derive(Module, Debug)]
 pub struct Gpt2Attention {
     /// Queries, keys and values in one, `[3 × channels, channels]`.
-    pub c_attn: Affine,
-    pub c_proj: Affine,
+    pub c_attn: Linear,
+    pub c_proj: Linear,
 }
 
 #[derive(Module, Debug)]
 pub struct Gpt2Mlp {
-    pub c_fc: Affine,
-    pub c_proj: Affine,
+    pub c_fc: Linear,
+    pub c_proj: Linear,
 }
 
 #[derive(Clone, Debug)]
@@ -67,11 +70,14 @@ impl Gpt2 {
         let layer = |_| Gpt2Layer {
             ln_1: LayerNorm::new(c.n_embd, device),
             attn: Gpt2Attention {
-                c_attn: Affine::new(3 * c.n_embd, c.n_embd, device),
-                c_proj: Affine::new(c.n_embd, c.n_embd, device),
+                c_attn: Linear::new(3 * c.n_embd, c.n_embd, true, device),
+                c_proj: Linear::new(c.n_embd, c.n_embd, true, device),
             },
             ln_2: LayerNorm::new(c.n_embd, device),
-            mlp: Gpt2Mlp { c_fc: Affine::new(c.n_inner, c.n_embd, device), c_proj: Affine::new(c.n_embd, c.n_inner, device) },
+            mlp: Gpt2Mlp {
+                c_fc: Linear::new(c.n_inner, c.n_embd, true, device),
+                c_proj: Linear::new(c.n_embd, c.n_inner, true, device),
+            },
         };
         Self {
             transformer: Gpt2Model {
@@ -81,6 +87,7 @@ impl Gpt2 {
                 ln_f: LayerNorm::new(c.n_embd, device),
             },
             lm_head: (!c.tie_word_embeddings).then(|| Matrix::new(c.vocab_size, c.n_embd, device)),
+            prompt_embeddings: None,
             shape: Shape {
                 heads: Heads { heads: c.n_head, kv_heads: c.n_head, head_dim: c.n_embd / c.n_head },
                 eps: c.layer_norm_epsilon,
@@ -93,7 +100,12 @@ impl Gpt2 {
     }
 
     pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let mut x = self.embed(ids, &segments.positions());
+        let x = danlu_ops::embedding(self.transformer.wte.weight.val(), ids);
+        prompt::around(self.prompt_embeddings.as_ref(), x, segments, |x, segments| self.layers(x, segments, recompute))
+    }
+
+    fn layers(&self, x: Tensor<2>, segments: &Segments, recompute: bool) -> Tensor<2> {
+        let mut x = x + danlu_ops::embedding(self.transformer.wpe.weight.val(), &segments.positions());
         for layer in &self.transformer.h {
             let (shape, segments) = (self.shape.clone(), segments.clone());
             let forward = move |layer: &Gpt2Layer, x| {
@@ -106,7 +118,10 @@ impl Gpt2 {
 
     pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {
         let past = caches.first().map_or(0, LayerCache::len) as u32;
-        let mut x = self.embed(ids, &(past..past + ids.len() as u32).collect());
+        let x = danlu_ops::embedding(self.transformer.wte.weight.val(), ids);
+        let x = prompt::before_first(self.prompt_embeddings.as_ref(), x, caches);
+        let positions: Ids = (past..past + x.dims()[0] as u32).collect();
+        let mut x = x + danlu_ops::embedding(self.transformer.wpe.weight.val(), &positions);
         for (layer, cache) in self.transformer.h.iter().zip(caches) {
             x = layer.forward(x, &self.shape, |qkv| danlu_ops::attention_cached(qkv, self.shape.heads, None, cache));
         }
@@ -120,12 +135,24 @@ impl Gpt2 {
     }
 
     pub(crate) fn context(&self) -> usize {
-        self.transformer.wpe.weight.lazy_shape()[0]
+        self.transformer.wpe.weight.lazy_shape()[0] - prompt::len(self.prompt_embeddings.as_ref())
     }
 
-    fn embed(&self, ids: &Ids, positions: &Ids) -> Tensor<2> {
-        danlu_ops::embedding(self.transformer.wte.weight.val(), ids)
-            + danlu_ops::embedding(self.transformer.wpe.weight.val(), positions)
+    /// Every projection of the layers with its name.
+    pub(crate) fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut all = vec![];
+        for (i, layer) in self.transformer.h.iter_mut().enumerate() {
+            let mut add = |name: &str, linear| all.push((format!("transformer.h.{i}.{name}"), linear));
+            add("attn.c_attn", &mut layer.attn.c_attn);
+            add("attn.c_proj", &mut layer.attn.c_proj);
+            add("mlp.c_fc", &mut layer.mlp.c_fc);
+            add("mlp.c_proj", &mut layer.mlp.c_proj);
+        }
+        all
+    }
+
+    pub(crate) fn embedding(&self) -> &Matrix {
+        &self.transformer.wte
     }
 }
 

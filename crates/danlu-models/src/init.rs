@@ -21,6 +21,20 @@ pub(crate) fn values(seed: u64, name: &str, shape: &[usize], range: f64, layers:
     normal(&mut rng, deviation, count)
 }
 
+/// Uniform in `-bound..bound`.
+pub(crate) fn uniform(seed: u64, name: &str, bound: f64, count: usize) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(fnv(name));
+    (0..count).map(|_| ((2.0 * rng.random::<f64>() - 1.0) * bound) as f32).collect()
+}
+
+/// `count` draws below `end`.
+pub(crate) fn indices(seed: u64, name: &str, end: usize, count: usize) -> Vec<usize> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(fnv(name));
+    (0..count).map(|_| rng.random_range(0..end)).collect()
+}
+
 /// Box and Muller's transform: two normal values from two uniform ones.
 fn normal(rng: &mut ChaCha8Rng, deviation: f64, count: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);

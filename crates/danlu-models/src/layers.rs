@@ -1,7 +1,12 @@
 //! The parts decoders are made of. A field's name is the tensor's name in `transformers`.
 
+#![allow(non_snake_case, reason = "PEFT's names have large letters, and what is derived repeats them")]
+
+use std::sync::Arc;
+
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
+use danlu_ops::{LowRank, Nf4, Projection, Weight};
 
 /// A matrix: an embedding `[vocabulary, channels]` or a projection `[out, in]`.
 #[derive(Module, Debug)]
@@ -9,11 +14,31 @@ pub struct Matrix {
     pub weight: Param<Tensor<2>>,
 }
 
-/// A projection with a bias: weight `[out, in]`, bias `[out]`.
+/// A projection inside a layer, with what an adapter adds to it under PEFT's names.
 #[derive(Module, Debug)]
-pub struct Affine {
-    pub weight: Param<Tensor<2>>,
-    pub bias: Param<Tensor<1>>,
+pub struct Linear {
+    /// `[out, in]`; absent while the values are held in four bits.
+    pub weight: Option<Param<Tensor<2>>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// `[rank, in]`.
+    pub lora_A: Option<Matrix>,
+    /// `[out, rank]`.
+    pub lora_B: Option<Matrix>,
+    /// DoRA's lengths of the rows, `[out]`.
+    pub lora_magnitude_vector: Option<Param<Tensor<1>>>,
+    /// What the product of B and A is multiplied by.
+    #[module(skip)]
+    pub(crate) scale: f64,
+    #[module(skip)]
+    pub(crate) quantized: Option<Quantized>,
+}
+
+/// A weight in four bits, and the hash of the values it was made from.
+#[derive(Clone, Debug)]
+pub(crate) struct Quantized {
+    pub(crate) blocks: Arc<Nf4>,
+    pub(crate) hash: String,
 }
 
 /// RMSNorm's scale, `[channels]`.
@@ -40,15 +65,60 @@ impl Matrix {
     }
 }
 
-impl Affine {
-    pub(crate) fn new(out: usize, inp: usize, device: &Device) -> Self {
-        Self { weight: placeholder([out, inp], device), bias: placeholder([out], device) }
+impl Linear {
+    pub(crate) fn new(out: usize, inp: usize, biased: bool, device: &Device) -> Self {
+        Self {
+            weight: Some(placeholder([out, inp], device)),
+            bias: biased.then(|| placeholder([out], device)),
+            lora_A: None,
+            lora_B: None,
+            lora_magnitude_vector: None,
+            scale: 0.0,
+            quantized: None,
+        }
     }
 
-    /// `x · weightᵀ + bias`: `[tokens, in]` to `[tokens, out]`.
+    /// `x · weightᵀ + bias`, and what the adapter adds: `[tokens, in]` to `[tokens, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        danlu_ops::linear(x, self.weight.val(), Some(self.bias.val()))
+        danlu_ops::projections(x, &[self.projection()])
     }
+
+    pub(crate) fn projection(&self) -> Projection {
+        let weight = match (&self.weight, &self.quantized) {
+            (Some(weight), _) => Weight::Float(weight.val()),
+            (None, Some(quantized)) => Weight::Nf4(quantized.blocks.clone()),
+            (None, None) => unreachable!("a projection has its values in one form or the other"),
+        };
+        let adapter = self.lora_A.as_ref().zip(self.lora_B.as_ref()).map(|(a, b)| LowRank {
+            a: a.weight.val(),
+            b: b.weight.val(),
+            scale: self.scale,
+            magnitude: self.lora_magnitude_vector.as_ref().map(|magnitude| magnitude.val()),
+        });
+        Projection { weight, bias: self.bias.as_ref().map(|bias| bias.val()), adapter }
+    }
+
+    /// `[out, in]`.
+    pub(crate) fn dims(&self) -> [usize; 2] {
+        match (&self.weight, &self.quantized) {
+            (Some(weight), _) => weight.lazy_shape().dims(),
+            (None, Some(quantized)) => quantized.blocks.shape(),
+            (None, None) => unreachable!("a projection has its values in one form or the other"),
+        }
+    }
+}
+
+impl Quantized {
+    /// NF4 of the values `[out, in]`.
+    pub(crate) fn new(values: &[f32], shape: [usize; 2]) -> Self {
+        Self { blocks: Nf4::quantize(values, shape).into(), hash: hash(values) }
+    }
+}
+
+/// Of a parameter's values, whatever device they are on.
+pub(crate) fn hash(values: &[f32]) -> String {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    danlu_files::hash_bytes(&bytes)
 }
 
 impl RmsNorm {

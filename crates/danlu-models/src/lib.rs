@@ -10,15 +10,18 @@ mod gpt2;
 mod init;
 mod layers;
 mod llama;
+mod prompt;
 
+pub mod adapter;
 pub mod folder;
 pub mod gguf;
 pub mod names;
 
+pub use adapter::{AdapterSpec, LoraSpec};
 pub use batch::Batch;
 pub use config::{DecoderConfig, Gpt2Config, LlamaConfig, Qwen3Config, RopeScaling};
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
-pub use layers::{Affine, LayerNorm, Matrix, RmsNorm};
+pub use layers::{LayerNorm, Linear, Matrix, RmsNorm};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
-pub use names::{load_named, names_and_shapes, to_named};
+pub use names::{load_named, names_and_shapes, to_named, trained};

@@ -1,11 +1,12 @@
 //! Llama, and Qwen3, which is Llama with RMSNorm on each head's queries and keys.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Heads, Ids, LayerCache, Rope, Segments};
 
 use crate::config::LlamaConfig;
-use crate::layers::{Matrix, RmsNorm};
+use crate::layers::{Linear, Matrix, RmsNorm};
+use crate::prompt;
 
 /// A pre-norm decoder with RMSNorm, rope, grouped queries and SwiGLU ([Touvron et al. 2023](https://arxiv.org/abs/2302.13971)).
 #[derive(Module, Debug)]
@@ -13,6 +14,8 @@ pub struct Llama {
     pub model: LlamaModel,
     /// The output projection; without one the embedding serves.
     pub lm_head: Option<Matrix>,
+    /// Learned tokens before every document, `[tokens, hidden]`, under PEFT's name.
+    pub prompt_embeddings: Option<Param<Tensor<2>>>,
     #[module(skip)]
     shape: Shape,
 }
@@ -36,10 +39,10 @@ pub struct LlamaLayer {
 /// Projections of `[heads × head_dim, hidden]` (queries), `[kv_heads × head_dim, hidden]` (keys, values) and back.
 #[derive(Module, Debug)]
 pub struct LlamaAttention {
-    pub q_proj: Matrix,
-    pub k_proj: Matrix,
-    pub v_proj: Matrix,
-    pub o_proj: Matrix,
+    pub q_proj: Linear,
+    pub k_proj: Linear,
+    pub v_proj: Linear,
+    pub o_proj: Linear,
     /// Qwen3's, `[head_dim]`, as `k_norm`; absent in Llama.
     pub q_norm: Option<RmsNorm>,
     pub k_norm: Option<RmsNorm>,
@@ -48,9 +51,9 @@ pub struct LlamaAttention {
 /// `down(silu(gate x) · up x)` ([Shazeer 2020](https://arxiv.org/abs/2002.05202)).
 #[derive(Module, Debug)]
 pub struct LlamaMlp {
-    pub gate_proj: Matrix,
-    pub up_proj: Matrix,
-    pub down_proj: Matrix,
+    pub gate_proj: Linear,
+    pub up_proj: Linear,
+    pub down_proj: Linear,
 }
 
 /// What every layer needs besides its parameters and its input.
@@ -69,18 +72,18 @@ impl Llama {
         let layer = |_| LlamaLayer {
             input_layernorm: RmsNorm::new(hidden, device),
             self_attn: LlamaAttention {
-                q_proj: Matrix::new(c.num_attention_heads * c.head_dim, hidden, device),
-                k_proj: Matrix::new(c.num_key_value_heads * c.head_dim, hidden, device),
-                v_proj: Matrix::new(c.num_key_value_heads * c.head_dim, hidden, device),
-                o_proj: Matrix::new(hidden, c.num_attention_heads * c.head_dim, device),
+                q_proj: Linear::new(c.num_attention_heads * c.head_dim, hidden, false, device),
+                k_proj: Linear::new(c.num_key_value_heads * c.head_dim, hidden, false, device),
+                v_proj: Linear::new(c.num_key_value_heads * c.head_dim, hidden, false, device),
+                o_proj: Linear::new(hidden, c.num_attention_heads * c.head_dim, false, device),
                 q_norm: head_norm(),
                 k_norm: head_norm(),
             },
             post_attention_layernorm: RmsNorm::new(hidden, device),
             mlp: LlamaMlp {
-                gate_proj: Matrix::new(c.intermediate_size, hidden, device),
-                up_proj: Matrix::new(c.intermediate_size, hidden, device),
-                down_proj: Matrix::new(hidden, c.intermediate_size, device),
+                gate_proj: Linear::new(c.intermediate_size, hidden, false, device),
+                up_proj: Linear::new(c.intermediate_size, hidden, false, device),
+                down_proj: Linear::new(hidden, c.intermediate_size, false, device),
             },
         };
         Self {
@@ -90,6 +93,7 @@ impl Llama {
                 norm: RmsNorm::new(hidden, device),
             },
             lm_head: (!c.tie_word_embeddings).then(|| Matrix::new(c.vocab_size, hidden, device)),
+            prompt_embeddings: None,
             shape: Shape {
                 heads: Heads { heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim },
                 eps: c.rms_norm_eps,
@@ -103,7 +107,11 @@ impl Llama {
     }
 
     pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let mut x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), ids);
+        let x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), ids);
+        prompt::around(self.prompt_embeddings.as_ref(), x, segments, |x, segments| self.layers(x, segments, recompute))
+    }
+
+    fn layers(&self, mut x: Tensor<2>, segments: &Segments, recompute: bool) -> Tensor<2> {
         for layer in &self.model.layers {
             let (shape, segments) = (self.shape.clone(), segments.clone());
             let forward = move |layer: &LlamaLayer, x| {
@@ -116,7 +124,8 @@ impl Llama {
 
     pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {
         let shape = &self.shape;
-        let mut x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), ids);
+        let x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), ids);
+        let mut x = prompt::before_first(self.prompt_embeddings.as_ref(), x, caches);
         for (layer, cache) in self.model.layers.iter().zip(caches) {
             x = layer.forward(x, shape, |qkv| danlu_ops::attention_cached(qkv, shape.heads, Some(&shape.rope), cache));
         }
@@ -130,7 +139,28 @@ impl Llama {
     }
 
     pub(crate) fn context(&self) -> usize {
-        self.shape.rope.max_position()
+        self.shape.rope.max_position() - prompt::len(self.prompt_embeddings.as_ref())
+    }
+
+    /// Every projection of the layers with its name.
+    pub(crate) fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut all = vec![];
+        for (i, layer) in self.model.layers.iter_mut().enumerate() {
+            let (attention, mlp) = (&mut layer.self_attn, &mut layer.mlp);
+            let mut add = |name: &str, linear| all.push((format!("model.layers.{i}.{name}"), linear));
+            add("self_attn.q_proj", &mut attention.q_proj);
+            add("self_attn.k_proj", &mut attention.k_proj);
+            add("self_attn.v_proj", &mut attention.v_proj);
+            add("self_attn.o_proj", &mut attention.o_proj);
+            add("mlp.gate_proj", &mut mlp.gate_proj);
+            add("mlp.up_proj", &mut mlp.up_proj);
+            add("mlp.down_proj", &mut mlp.down_proj);
+        }
+        all
+    }
+
+    pub(crate) fn embedding(&self) -> &Matrix {
+        &self.model.embed_tokens
     }
 }
 
@@ -145,7 +175,7 @@ impl LlamaLayer {
 
 impl LlamaAttention {
     fn qkv(&self, x: Tensor<2>, shape: &Shape) -> Tensor<2> {
-        let qkv = danlu_ops::project(x, &[&self.q_proj, &self.k_proj, &self.v_proj].map(|m| m.weight.val()), None);
+        let qkv = danlu_ops::projections(x, &[&self.q_proj, &self.k_proj, &self.v_proj].map(Linear::projection));
         match (&self.q_norm, &self.k_norm) {
             (Some(q), Some(k)) => danlu_ops::head_rms_norm(qkv, q.weight.val(), k.weight.val(), shape.heads, shape.eps),
             _ => qkv,
@@ -155,7 +185,7 @@ impl LlamaAttention {
 
 impl LlamaMlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate_up = danlu_ops::project(x, &[&self.gate_proj, &self.up_proj].map(|m| m.weight.val()), None);
+        let gate_up = danlu_ops::projections(x, &[&self.gate_proj, &self.up_proj].map(Linear::projection));
         self.down_proj.forward(danlu_ops::swiglu(gate_up))
     }
 }

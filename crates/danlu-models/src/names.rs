@@ -57,9 +57,17 @@ pub fn for_each(module: &impl Module, f: impl FnMut(&str, TensorData) -> Result<
 ///
 /// # Errors
 /// The first that `values` returns, or when it returns another number of values than the shape has.
-pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
+pub fn fill<M: Module>(module: M, mut values: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<M> {
+    fill_some(module, |name, shape| values(name, shape).map(Some))
+}
+
+/// [`fill`] for the parameters for which `values` returns any; the others stay as they are.
+///
+/// # Errors
+/// As [`fill`].
+pub fn fill_some<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<Option<Vec<f32>>>) -> Result<M> {
     struct Fill<F>(Path, F, Result<()>);
-    impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>>> ModuleMapper for Fill<F> {
+    impl<F: FnMut(&str, &[usize]) -> Result<Option<Vec<f32>>>> ModuleMapper for Fill<F> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -72,15 +80,17 @@ pub fn fill<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Result<V
             }
             let (name, shape) = (self.0.name(), param.lazy_shape().to_vec());
             let read = (self.1)(&name, &shape).and_then(|values| {
+                let Some(values) = values else { return Ok(None) };
                 let expected = shape.iter().product::<usize>();
                 ensure!(values.len() == expected, "{name} has {} values; its shape {shape:?} has {expected}", values.len());
-                Ok(Tensor::from_data(TensorData::new(values, shape), &param.lazy_device()))
+                Ok(Some(Tensor::from_data(TensorData::new(values, shape), &param.lazy_device())))
             });
             match read {
-                Ok(tensor) => {
+                Ok(Some(tensor)) => {
                     let id = param.id;
                     param.transform_for_load(tensor, id)
                 }
+                Ok(None) => param,
                 Err(error) => {
                     self.2 = Err(error);
                     param
@@ -120,6 +130,45 @@ pub fn load_named<M: Module>(module: M, named: Vec<(String, TensorData)>) -> Res
     })?;
     ensure!(named.is_empty(), "the model has no {}", first_few(named.into_keys()));
     Ok(module)
+}
+
+/// The names of the parameters that are trained: those that are not frozen, of a module with autodiff.
+pub fn trained(module: &impl Module) -> Vec<String> {
+    struct Trained(Path, Vec<String>);
+    impl ModuleVisitor for Trained {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.val().is_require_grad() {
+                self.1.push(self.0.name());
+            }
+        }
+    }
+    let mut visitor = Trained(Path::default(), vec![]);
+    module.visit(&mut visitor);
+    visitor.1
+}
+
+/// Takes the parameters that `frozen(name)` chooses out of training: they get no gradient, cost no product for one, and have no state in
+/// the optimizer.
+pub fn freeze<M: Module>(module: M, frozen: impl FnMut(&str) -> bool) -> M {
+    struct Freeze<F>(Path, F);
+    impl<F: FnMut(&str) -> bool> ModuleMapper for Freeze<F> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if (self.1)(&self.0.name()) { param.set_require_grad(false) } else { param }
+        }
+    }
+    module.map(&mut Freeze(Path::default(), frozen))
 }
 
 /// Up to five names, sorted, and how many more there are.

@@ -1,15 +1,16 @@
 //! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
 //! `generation_config.json`.
 
-mod read;
+pub(crate) mod read;
 mod write;
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use serde_json::json;
 
+use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, gpt2, names};
 
 pub use write::{Precision, SaveOptions};
@@ -30,6 +31,10 @@ pub fn save(decoder: &Decoder, config: &DecoderConfig, dir: &Path) -> Result<()>
 /// # Errors
 /// As [`save`].
 pub fn save_with(decoder: &Decoder, config: &DecoderConfig, dir: &Path, options: &SaveOptions) -> Result<()> {
+    ensure!(
+        !decoder.is_adapted() && !decoder.is_quantized(),
+        "a model's folder holds whole weights: merge the adapter first, or save the adapter alone"
+    );
     write::weights(decoder, dir, options)?;
     let mut shape = serde_json::to_value(config)?;
     shape["torch_dtype"] = json!(options.precision.torch_name());
@@ -56,6 +61,25 @@ pub fn load(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
     Ok((decoder, config))
 }
 
+/// [`load`] with the projections of the layers held in 4-bit blocks (NF4), frozen. One tensor at a time is in memory as 32-bit floats.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_nf4(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
+    let config = load_config(dir)?;
+    let mut decoder = Decoder::empty(&config, device)?;
+    let weights = read::Weights::open(dir)?;
+    weights.check(&names::names_and_shapes(&decoder), config.tied())?;
+    for (name, linear) in decoder.linears() {
+        let shape = linear.dims();
+        let values = weights.values(&format!("{name}.weight"), &shape)?;
+        linear.quantized = Some(Quantized::new(&values, shape));
+        linear.weight = None;
+    }
+    let decoder = names::fill(decoder, |name, shape| weights.values(name, shape))?;
+    Ok((decoder, config))
+}
+
 /// Reads `config.json` alone.
 ///
 /// # Errors
@@ -67,7 +91,7 @@ pub fn load_config(dir: &Path) -> Result<DecoderConfig> {
     DecoderConfig::try_from(value).with_context(|| format!("in {}", path.display()))
 }
 
-fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     danlu_files::write_atomic_bytes(path, format!("{value:#}\n").as_bytes())
 }
 

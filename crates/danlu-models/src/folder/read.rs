@@ -19,10 +19,12 @@ use crate::names::first_few;
 const INDEX_LIMIT: u64 = 256 << 20;
 
 /// The tensors of a folder, mapped into memory and not yet read.
-pub(super) struct Weights {
+pub(crate) struct Weights {
     files: Vec<Mapped>,
     /// Which file holds a tensor, and where.
     places: HashMap<String, (usize, TensorInfo)>,
+    /// What the files say about themselves.
+    pub(crate) metadata: HashMap<String, String>,
 }
 
 struct Mapped {
@@ -38,14 +40,22 @@ struct Index {
 }
 
 impl Weights {
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
         let index = dir.join("model.safetensors.index.json");
         let paths = if index.exists() { shards(dir, &index)? } else { vec![dir.join("model.safetensors")] };
-        let mut weights = Self { files: vec![], places: HashMap::new() };
+        Self::open_files(&paths)
+    }
+
+    pub(crate) fn open_files(paths: &[PathBuf]) -> Result<Self> {
+        let mut weights = Self { files: vec![], places: HashMap::new(), metadata: HashMap::new() };
         for path in paths {
-            weights.add(&path).with_context(|| format!("cannot read the weights in {}", path.display()))?;
+            weights.add(path).with_context(|| format!("cannot read the weights in {}", path.display()))?;
         }
         Ok(weights)
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.keys().map(String::as_str)
     }
 
     fn add(&mut self, path: &Path) -> Result<()> {
@@ -56,6 +66,7 @@ impl Weights {
         // This checks that shapes, types and offsets agree, that tensors do not overlap, and that they fill the file exactly.
         let (header, metadata) = SafeTensors::read_metadata(&map)
             .with_context(|| format!("the file of {} bytes is damaged or not safetensors", map.len()))?;
+        self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
         for (name, info) in metadata.tensors() {
             // GPT-2's own files leave out the first part of the name.
             let name = if is_bare_gpt2(&name) { format!("transformer.{name}") } else { name };
@@ -67,7 +78,7 @@ impl Weights {
     }
 
     /// Checks that the files hold exactly the model's tensors, in its shapes.
-    pub(super) fn check(&self, wanted: &[(String, Vec<usize>)], tied: bool) -> Result<()> {
+    pub(crate) fn check(&self, wanted: &[(String, Vec<usize>)], tied: bool) -> Result<()> {
         let missing = wanted.iter().filter(|(name, _)| !self.places.contains_key(name)).map(|(name, _)| name.clone());
         let missing: Vec<String> = missing.collect();
         let known: HashMap<&str, &[usize]> = wanted.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
@@ -75,7 +86,7 @@ impl Weights {
         let unexpected: Vec<String> = unexpected.collect();
         ensure!(
             missing.is_empty() && unexpected.is_empty(),
-            "the weights are not of the model that config.json describes: {} missing ({}), {} unexpected ({})",
+            "the weights are not of the model that the configuration describes: {} missing ({}), {} unexpected ({})",
             missing.len(),
             first_few(missing),
             unexpected.len(),
@@ -86,7 +97,7 @@ impl Weights {
             let expected = shape_in_file(name, shape);
             ensure!(
                 info.shape == expected,
-                "{name} in {} has the shape {:?}; config.json makes it {expected:?}",
+                "{name} in {} has the shape {:?}; the model makes it {expected:?}",
                 self.files[*file].path.display(),
                 info.shape
             );
@@ -101,7 +112,7 @@ impl Weights {
     }
 
     /// A tensor's values in the model's layout. The tensor has been found right by [`Weights::check`].
-    pub(super) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let (file, info) = self.places.get(name).with_context(|| format!("{name} is missing"))?;
         let file = &self.files[*file];
         let bytes = file.data + info.data_offsets.0..file.data + info.data_offsets.1;

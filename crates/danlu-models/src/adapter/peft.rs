@@ -1,0 +1,245 @@
+//! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{AdapterSpec, LoraSpec};
+use crate::folder::read::Weights;
+use crate::folder::write_json;
+use crate::{Decoder, DecoderConfig, names, names_and_shapes};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// What PEFT puts before the names of a wrapped model.
+const PREFIX: &str = "base_model.model.";
+/// Our note of which base an adapter is for; PEFT passes over it.
+const BASE_HASH: &str = "danlu_base_blake3";
+/// A configuration is small; what is larger is something else.
+const LIMIT: u64 = 16 << 20;
+
+/// An adapter that was read, on its base.
+#[derive(Debug)]
+pub struct Adapter {
+    pub decoder: Decoder,
+    pub spec: AdapterSpec,
+    /// What its folder calls the base: a name or a path.
+    pub base: Option<String>,
+}
+
+/// The part of PEFT's configuration that changes what an adapter computes.
+#[derive(Deserialize)]
+struct Config {
+    peft_type: String,
+    base_model_name_or_path: Option<String>,
+    r: Option<usize>,
+    lora_alpha: Option<f64>,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    num_virtual_tokens: Option<usize>,
+    num_transformer_submodules: Option<usize>,
+    #[serde(flatten)]
+    rest: HashMap<String, Value>,
+}
+
+/// Keys whose setting, other than these, would make the adapter compute something else than is computed here.
+fn refused() -> [(&'static str, Vec<Value>); 8] {
+    let nothing = || vec![Value::Null, json!({}), json!([]), json!(false)];
+    [
+        ("bias", vec![json!("none")]),
+        ("lora_bias", nothing()),
+        ("modules_to_save", nothing()),
+        ("rank_pattern", nothing()),
+        ("alpha_pattern", nothing()),
+        ("use_qalora", nothing()),
+        ("alora_invocation_tokens", nothing()),
+        ("target_parameters", nothing()),
+    ]
+}
+
+/// Writes a decoder's adapter to `dir` as PEFT does, with the hash of its base. `base` is the name or path PEFT is to find the base under.
+///
+/// # Errors
+/// When the decoder has no adapter or another than `spec`, or a file cannot be written.
+pub fn save(decoder: &Decoder, spec: &AdapterSpec, config: &DecoderConfig, base: &str, dir: &Path) -> Result<()> {
+    ensure!(decoder.is_adapted(), "there is no adapter to save");
+    let value = match spec {
+        AdapterSpec::Lora(spec) => lora_config(decoder, spec, config, base),
+        AdapterSpec::Prompt { tokens } => prompt_config(*tokens, config, base),
+    };
+    let mut handle = decoder.clone();
+    let is_prompt = handle.prompt().is_some();
+    ensure!(
+        matches!(spec, AdapterSpec::Prompt { .. }) == is_prompt,
+        "the decoder's adapter is not of the kind that is to be saved"
+    );
+    let bytes = file(decoder, &decoder.weights_hash()?)?;
+    danlu_files::write_atomic_bytes(&dir.join(WEIGHTS), &bytes)?;
+    write_json(&dir.join(CONFIG), &value)
+}
+
+/// Puts the adapter in `dir`, whoever wrote it, on a base.
+///
+/// # Errors
+/// When a file is missing or damaged, the adapter is of a kind not computed here, or it is for another base: of other projections or
+/// shapes, or with the hash of other weights.
+pub fn load(dir: &Path, base: &Decoder) -> Result<Adapter> {
+    let path = dir.join(CONFIG);
+    let text = danlu_files::read_text_bounded(&path, LIMIT)?;
+    let config: Config =
+        serde_json::from_str(&text).with_context(|| format!("{} is not PEFT's configuration", path.display()))?;
+    for (key, harmless) in refused() {
+        if let Some(value) = config.rest.get(key).filter(|value| !harmless.contains(value)) {
+            bail!("{}: `{key}` is {value}, which danlu does not compute; only {} works", path.display(), harmless[0]);
+        }
+    }
+    let weights = Weights::open_files(&[dir.join(WEIGHTS)])?;
+    let spec = match config.peft_type.as_str() {
+        "LORA" => lora_spec(&config, &weights, &path)?,
+        "PROMPT_TUNING" => {
+            ensure!(
+                config.num_transformer_submodules.unwrap_or(1) == 1,
+                "{}: prompts of encoders and decoders both",
+                path.display()
+            );
+            let tokens =
+                config.num_virtual_tokens.with_context(|| format!("{}: `num_virtual_tokens` is missing", path.display()))?;
+            AdapterSpec::Prompt { tokens }
+        }
+        other => bail!("{}: `peft_type` is {other:?}; danlu reads LORA and PROMPT_TUNING", path.display()),
+    };
+    let named = config.base_model_name_or_path.as_deref().unwrap_or("a base it does not name");
+    let other = || format!("{} is an adapter for another base than this one: it was made for {named}", dir.display());
+    if let Some(expected) = weights.metadata.get(BASE_HASH) {
+        let found = base.weights_hash()?;
+        ensure!(*expected == found, "{}, whose weights have the hash {expected:.12}; these have {found:.12}", other());
+    }
+    let decoder = base.base().with_adapter(&spec, 0).with_context(other)?;
+    let wanted: Vec<(String, Vec<usize>)> = adapted(&decoder).into_iter().map(|(name, shape)| (in_file(&name), shape)).collect();
+    weights.check(&wanted, false).with_context(other)?;
+    let mine: BTreeSet<String> = wanted.into_iter().map(|(name, _)| name).collect();
+    let decoder = names::fill_some(decoder, |name, shape| {
+        let name = in_file(name);
+        if mine.contains(&name) { weights.values(&name, shape).map(Some) } else { Ok(None) }
+    })?;
+    Ok(Adapter { decoder, spec, base: config.base_model_name_or_path })
+}
+
+fn lora_spec(config: &Config, weights: &Weights, path: &Path) -> Result<AdapterSpec> {
+    let key = |key: &str| format!("{}: `{key}` is missing", path.display());
+    let mut targets = BTreeSet::new();
+    for name in weights.names() {
+        let module = name.strip_prefix(PREFIX).and_then(|name| name.split_once(".lora_")).map(|(module, _)| module);
+        let module = module.with_context(|| {
+            format!("{name} in {WEIGHTS} is no adapter of a projection; danlu adapts the projections inside layers")
+        })?;
+        targets.insert(module.to_string());
+    }
+    ensure!(!targets.is_empty(), "{WEIGHTS} beside {} holds no adapter", path.display());
+    Ok(AdapterSpec::Lora(LoraSpec {
+        rank: config.r.with_context(|| key("r"))?,
+        alpha: config.lora_alpha.with_context(|| key("lora_alpha"))?,
+        targets: targets.into_iter().collect(),
+        rank_stabilized: config.use_rslora,
+        dora: config.use_dora,
+    }))
+}
+
+/// The names and shapes of the adapter's parameters alone.
+fn adapted(decoder: &Decoder) -> Vec<(String, Vec<usize>)> {
+    let of_base: BTreeSet<String> = names_and_shapes(&decoder.base()).into_iter().map(|(name, _)| name).collect();
+    names_and_shapes(decoder).into_iter().filter(|(name, _)| !of_base.contains(name)).collect()
+}
+
+/// Learned vectors stand in the file under their bare name.
+fn in_file(name: &str) -> String {
+    if name == "prompt_embeddings" { name.to_string() } else { format!("{PREFIX}{name}") }
+}
+
+/// The safetensors file, in memory: adapters are small.
+fn file(decoder: &Decoder, base_hash: &str) -> Result<Vec<u8>> {
+    let mut tensors = vec![];
+    let mut end = 0;
+    for (name, shape) in adapted(decoder) {
+        let start = end;
+        end += shape.iter().product::<usize>() * size_of::<f32>();
+        tensors.push((in_file(&name), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
+    }
+    let known: BTreeSet<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
+    let about = HashMap::from([("format".to_string(), "pt".to_string()), (BASE_HASH.to_string(), base_hash.to_string())]);
+    let mut header = serde_json::to_vec(&Metadata::new(Some(about), tensors)?)?;
+    // The tensors begin at a multiple of eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    names::for_each(decoder, |name, values| {
+        if known.contains(&in_file(name)) {
+            let values = values.try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("{name}: {error:?}"))?;
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        }
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+/// The adapted projections as PEFT is to find them: by their last names when these select the same ones, else by whole names.
+fn target_modules(decoder: &Decoder) -> Vec<String> {
+    let mut handle = decoder.clone();
+    let linears = handle.linears();
+    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
+    let (yes, no): (Vec<_>, Vec<_>) = linears.iter().partition(|(_, linear)| linear.lora_A.is_some());
+    let short: BTreeSet<String> = yes.iter().map(|(name, _)| last(name)).collect();
+    if no.iter().any(|(name, _)| short.contains(&last(name))) {
+        return yes.iter().map(|(name, _)| name.clone()).collect();
+    }
+    short.into_iter().collect()
+}
+
+fn lora_config(decoder: &Decoder, spec: &LoraSpec, config: &DecoderConfig, base: &str) -> Value {
+    let alpha = if spec.alpha.fract() == 0.0 { json!(spec.alpha as i64) } else { json!(spec.alpha) };
+    json!({
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": true,
+        "r": spec.rank,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "target_modules": target_modules(decoder),
+        "bias": "none",
+        // Says that GPT-2's projections lie the other way in its files.
+        "fan_in_fan_out": matches!(config, DecoderConfig::Gpt2(_)),
+        "use_rslora": spec.rank_stabilized,
+        "use_dora": spec.dora,
+        "init_lora_weights": true,
+        "modules_to_save": null,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+    })
+}
+
+fn prompt_config(tokens: usize, config: &DecoderConfig, base: &str) -> Value {
+    let (width, heads) = match config {
+        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => (c.hidden_size, c.num_attention_heads),
+        DecoderConfig::Gpt2(c) => (c.n_embd, c.n_head),
+    };
+    json!({
+        "peft_type": "PROMPT_TUNING",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "inference_mode": true,
+        "num_virtual_tokens": tokens,
+        "token_dim": width,
+        "num_transformer_submodules": 1,
+        "num_attention_heads": heads,
+        "num_layers": config.layers(),
+        "prompt_tuning_init": "RANDOM",
+    })
+}
