@@ -175,6 +175,11 @@ impl Mixture {
 }
 
 /// A well-mixed number of three: the finalizer of SplitMix64 (Steele et al., 2014) over each in turn.
+/// Where row `position`, counted from the beginning of training, is among `count` rows that each epoch visits in an order of its own.
+pub fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
+    permute(position % count, count, mix(seed, position / count, 1))
+}
+
 fn mix(seed: u64, counter: u64, stream: u64) -> u64 {
     [seed, counter, stream].into_iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
         let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -72,6 +72,13 @@ impl Generator {
         self
     }
 
+    /// Text ends with this token too: the end of a turn, in a conversation.
+    #[must_use]
+    pub fn with_end(mut self, token: u32) -> Self {
+        self.ends.push(token);
+        self
+    }
+
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }

@@ -41,6 +41,8 @@ pub struct Entry {
 pub enum Kind {
     #[default]
     Text,
+    /// Conversations, answers with preferences: what models are tuned on.
+    Chat,
     Model,
 }
 

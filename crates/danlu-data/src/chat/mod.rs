@@ -4,6 +4,7 @@
 mod encode;
 pub mod form;
 mod message;
+mod pack;
 mod python;
 mod read;
 mod split;
@@ -14,6 +15,7 @@ mod tests;
 pub use encode::{Encoded, Encoder};
 pub use form::Form;
 pub use message::{Conversation, FunctionCall, Message, Role, ToolCall};
+pub use pack::{Packed, append};
 pub use read::{Records, read, read_with};
 pub use split::held_out;
 pub use template::{CHATML, Template};

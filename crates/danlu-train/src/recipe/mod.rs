@@ -157,6 +157,8 @@ pub enum ObjectiveKind {
     /// Predict the next token of every document.
     #[default]
     CausalLm,
+    /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
+    Sft,
 }
 
 /// How many tokens an update sees.

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
+use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Batch, Decoder, DecoderConfig, folder};
 use danlu_registry::{Data, Level, Lineage, Measure, ModelId, RecipeRecord, Registry};
@@ -18,13 +19,23 @@ use super::prepare;
 /// Logits after reading back may differ from those in memory by no more than this; in 32-bit floats they are equal.
 const TOLERANCE: f32 = 1e-4;
 /// Tokens of held-out text that both are run on.
-pub const PROBE: usize = 64;
+const PROBE: usize = 64;
 
 /// Where a finished run's model goes.
 pub struct Export<'a> {
     pub home: &'a Path,
     /// What the model is to be called.
     pub name: &'a str,
+}
+
+/// A trained decoder with what belongs to it.
+pub struct Made<'a> {
+    pub decoder: &'a Decoder,
+    pub config: &'a DecoderConfig,
+    pub tokenizer: &'a Tokenizer,
+    pub template: Option<&'a Template>,
+    /// Tokens to compare logits on; the first few are used.
+    pub probe: &'a [u32],
 }
 
 impl Export<'_> {
@@ -46,25 +57,19 @@ impl Export<'_> {
         Ok(id)
     }
 
-    /// Registers a decoder with its tokenizer; read back, it must give the same logits on the tokens of `probe`.
+    /// Registers a decoder with its tokenizer; read back, it must give the same logits on the probe.
     ///
     /// # Errors
     /// As [`Export::folder`].
-    pub fn decoder(
-        &self,
-        kind: &impl Kind,
-        decoder: &Decoder,
-        config: &DecoderConfig,
-        tokenizer: &Tokenizer,
-        probe: &[u32],
-        summary: &Summary,
-    ) -> Result<ModelId> {
-        let decoder = decoder.valid();
-        let batch = Batch::document(probe);
+    pub fn decoder(&self, kind: &impl Kind, summary: &Summary, made: &Made) -> Result<ModelId> {
+        let Made { config, tokenizer, template, .. } = made;
+        let decoder = made.decoder.valid();
+        let batch = Batch::document(&made.probe[..made.probe.len().min(PROBE).min(config.context())]);
         let expected = logits(&decoder, &batch)?;
         let write = |dir: &Path| {
             folder::save(&decoder, config, dir)?;
-            tokenizer.export(dir, config.context())
+            tokenizer.export(dir, config.context())?;
+            template.map_or(Ok(()), |template| template.save(dir))
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load(copy, &Device::flex()).context("it does not load")?;

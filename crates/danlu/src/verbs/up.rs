@@ -158,7 +158,7 @@ fn prepare_run(
     let left = args.minutes - (began.elapsed().as_secs_f64() + AFTER_TRAINING) / 60.0;
     // With a tiny budget the training still gets a share of it; the whole then takes a little longer than asked.
     recipe.budget.minutes = Some(left.max(args.minutes * 0.25).max(0.01));
-    let prepared = Prepared::Pretrain(Pretrain::planned(recipe, corpora, tokenizer, sets).map_err(bad_input)?);
+    let prepared = Prepared::Pretrain(Box::new(Pretrain::planned(recipe, corpora, tokenizer, sets).map_err(bad_input)?));
     let (prediction, machine) = run::prediction(home, &prepared);
     print!("{}", describe(prepared.plan(), &prediction, &machine));
     if let Some(advice) = refusal(&prediction, prepared.plan(), recipe, &machine) {

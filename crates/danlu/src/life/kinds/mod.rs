@@ -1,6 +1,7 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
 mod pretrain;
+pub mod sft;
 
 use std::path::Path;
 
@@ -14,6 +15,7 @@ use danlu_train::{Objective, Plan, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
 pub use pretrain::Pretrain;
+pub use sft::Tune;
 
 use super::export::Export;
 
@@ -69,14 +71,22 @@ pub struct DataRecord {
 
 /// Any kind.
 pub enum Prepared {
-    Pretrain(Pretrain),
+    Pretrain(Box<Pretrain>),
+    Tune(Box<Tune>),
 }
 
 /// Evaluates an expression with the kind that is there.
 macro_rules! each {
     ($prepared:expr, $kind:ident => $body:expr) => {
         match $prepared {
-            $crate::life::kinds::Prepared::Pretrain($kind) => $body,
+            $crate::life::kinds::Prepared::Pretrain(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Tune(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
         }
     };
 }
@@ -91,7 +101,8 @@ impl Prepared {
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
         let recipe = super::prepare::with_folders(home, recipe)?;
         Ok(match recipe.objective.kind {
-            ObjectiveKind::CausalLm => Prepared::Pretrain(Pretrain::new(home, &recipe, run, progress)?),
+            ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
+            ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
         })
     }
 

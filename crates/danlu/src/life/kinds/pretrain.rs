@@ -11,7 +11,7 @@ use danlu_registry::ModelId;
 use danlu_train::{CausalLm, Facts, Plan, Recipe, Summary, auto, initial_model};
 
 use super::{Curve, DataRecord, Kind};
-use crate::life::export::{Export, PROBE};
+use crate::life::export::{Export, Made};
 use crate::life::prepare;
 use crate::life::run::TOKENIZER;
 
@@ -65,9 +65,7 @@ impl Pretrain {
     /// Held-out tokens on which the exported model is compared.
     fn probe(&self) -> Result<Vec<u32>> {
         let set = self.sets.iter().find(|set| !set.held_out.is_empty());
-        let mut tokens = set.context("there is no held-out text to compare logits on")?.held_out.document(0)?;
-        tokens.truncate(PROBE.min(self.config.context()));
-        Ok(tokens)
+        set.context("there is no held-out text to compare logits on")?.held_out.document(0)
     }
 }
 
@@ -116,7 +114,9 @@ impl Kind for Pretrain {
             Some(_) => self.config.clone(),
             None => with_ends(&self.config, self.tokenizer.end_of_text()),
         };
-        export.decoder(self, model, &config, &self.tokenizer, &self.probe()?, summary)
+        let probe = self.probe()?;
+        let tokenizer = &self.tokenizer;
+        export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template: None, probe: &probe })
     }
 }
 
