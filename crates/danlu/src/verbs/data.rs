@@ -138,11 +138,16 @@ fn list(context: &Context, json: bool) -> Outcome {
     } else {
         print!("{}", views::table(&rows));
     }
-    println!("\nCan be added by name:");
-    let mut rows = vec![["ENTRY", "TEXT", "LICENCE"].map(str::to_string)];
-    for entry in catalogue::entries()?.into_iter().filter(|entry| entry.kind == catalogue::Kind::Text) {
-        rows.push([entry.name, entry.title, entry.licence]);
+    for (kind, heading) in [
+        (catalogue::Kind::Text, "Can be added by name:"),
+        (catalogue::Kind::Chat, "Can be named as `data.sources` of recipes that tune models:"),
+    ] {
+        println!("\n{heading}");
+        let mut rows = vec![["ENTRY", "TEXT", "LICENCE"].map(str::to_string)];
+        for entry in catalogue::entries()?.into_iter().filter(|entry| entry.kind == kind) {
+            rows.push([entry.name, entry.title, entry.licence]);
+        }
+        print!("{}", views::table(&rows));
     }
-    print!("{}", views::table(&rows));
     Ok(())
 }
