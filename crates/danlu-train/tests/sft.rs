@@ -14,7 +14,7 @@ fn talks() -> Vec<Conversation> {
     let talk = |i: usize| {
         let (question, answer) = (&letters[i % 23..i % 23 + 1], &letters[i % 23 + 1..i % 23 + 4]);
         let mut messages = vec![Message::user(format!("after {question}?")), Message::assistant(answer)];
-        if i % 3 == 0 {
+        if i.is_multiple_of(3) {
             messages.extend([Message::user("and before that?"), Message::assistant(format!("{question}, I think"))]);
         }
         Conversation::new(messages)
