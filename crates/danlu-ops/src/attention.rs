@@ -14,6 +14,16 @@ use crate::{Heads, Rope, Segments};
 ///
 /// The CPU form keeps no `row_len × row_len` matrix (Dao et al. 2022, <https://arxiv.org/abs/2205.14135>).
 pub fn attention(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
+    masked(qkv, heads, rope, segments, true)
+}
+
+/// [`attention`] in which every token sees the whole of its segment, as in encoders (Devlin et al. 2018,
+/// <https://arxiv.org/abs/1810.04805>).
+pub fn bidirectional_attention(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
+    masked(qkv, heads, rope, segments, false)
+}
+
+fn masked(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments, causal: bool) -> Tensor<2> {
     let [tokens, channels] = qkv.dims();
     heads.check(channels);
     assert_eq!(tokens, segments.tokens(), "qkv has {tokens} tokens, the segments {}", segments.tokens());
@@ -21,14 +31,14 @@ pub fn attention(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &S
         rope.check(heads.head_dim, segments.longest());
     }
     if on_cpu(&qkv) {
-        let attention = Attention { heads, rope: rope.cloned(), segments: segments.iter().collect() };
+        let attention = Attention { heads, rope: rope.cloned(), segments: segments.iter().collect(), causal };
         run(attention, [qkv.into_dispatch()])
     } else {
-        plain(qkv, heads, rope, segments)
+        plain(qkv, heads, rope, segments, causal)
     }
 }
 
-pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
+pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments, causal: bool) -> Tensor<2> {
     let Segments { rows, row_len, .. } = *segments;
     let (group, dim) = (heads.group(), heads.head_dim);
     let [q, k, v] = split(qkv, heads, rope, &segments.positions());
@@ -38,7 +48,7 @@ pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments:
         .map(|x| x.reshape([rows, row_len, heads.kv_heads, dim]).swap_dims(1, 2).reshape([rows * heads.kv_heads, row_len, dim]));
     let scores = q.matmul(k.swap_dims(1, 2)) / (dim as f64).sqrt();
     let scores: Tensor<5> = scores.reshape([rows, heads.kv_heads, group, row_len, row_len]);
-    let hidden: Tensor<5, Bool> = hidden(segments, &scores.device()).unsqueeze_dims(&[1, 1]);
+    let hidden: Tensor<5, Bool> = hidden(segments, causal, &scores.device()).unsqueeze_dims(&[1, 1]);
     let hidden = hidden.expand([rows, heads.kv_heads, group, row_len, row_len]);
     let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 4);
     let y = weights.reshape([rows * heads.kv_heads, group * row_len, row_len]).matmul(v);
@@ -61,13 +71,14 @@ pub(crate) fn split(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, positions
 }
 
 /// `[rows, row_len, row_len]`: whether the query of the second axis must not see the key of the third.
-fn hidden(segments: &Segments, device: &Device) -> Tensor<3, Bool> {
+fn hidden(segments: &Segments, causal: bool, device: &Device) -> Tensor<3, Bool> {
     let row_len = segments.row_len;
     let mut hidden = vec![true; segments.rows * row_len * row_len];
     for segment in segments.iter() {
         let row_start = segment.start / row_len * row_len;
         for query in segment.clone() {
-            let keys = query * row_len + (segment.start - row_start)..=query * row_len + (query - row_start);
+            let last = if causal { query + 1 } else { segment.end };
+            let keys = query * row_len + (segment.start - row_start)..query * row_len + (last - row_start);
             hidden[keys].fill(false);
         }
     }
@@ -75,15 +86,16 @@ fn hidden(segments: &Segments, device: &Device) -> Tensor<3, Bool> {
 }
 
 /// What the kernels need to know.
-pub(crate) fn shape(heads: Heads, rope: Option<&Rope>) -> kernels::Attention<'_> {
+pub(crate) fn shape(heads: Heads, rope: Option<&Rope>, causal: bool) -> kernels::Attention<'_> {
     let Heads { heads, kv_heads, head_dim } = heads;
-    kernels::Attention { heads, kv_heads, head_dim, rope: rope.map(|rope| (rope.cos(), rope.sin())) }
+    kernels::Attention { heads, kv_heads, head_dim, causal, rope: rope.map(|rope| (rope.cos(), rope.sin())) }
 }
 
 struct Attention {
     heads: Heads,
     rope: Option<Rope>,
     segments: Vec<Range<usize>>,
+    causal: bool,
 }
 
 /// Input, output, and the logarithm of each row's sum of exponentials.
@@ -100,7 +112,7 @@ impl Operation<1> for Attention {
         let from = values(&qkv);
         let tokens = from.len() / self.heads.qkv();
         let (mut y, mut lse) = (Buffer::new(tokens * self.heads.q()), Buffer::new(tokens * self.heads.heads));
-        let shape = shape(self.heads, self.rope.as_ref());
+        let shape = shape(self.heads, self.rope.as_ref(), self.causal);
         time(Part::Attention, || attention_forward(&shape, &mut y, &mut lse, from, &self.segments));
         let y = y.into_tensor([tokens, self.heads.q()]);
         (y.clone(), needed[0].then(|| Saved { qkv, y, lse }))
@@ -110,7 +122,7 @@ impl Operation<1> for Attention {
         let Saved { qkv, y, lse } = saved;
         let qkv = values(&qkv);
         let mut dqkv = Buffer::new(qkv.len());
-        let shape = shape(self.heads, self.rope.as_ref());
+        let shape = shape(self.heads, self.rope.as_ref(), self.causal);
         time(Part::Attention, || {
             attention_backward(&shape, &mut dqkv, values(&dy), values(&y), &lse, qkv, &self.segments);
         });

@@ -109,7 +109,7 @@ pub fn attention_cached(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache
     let mut y = Buffer::new(tokens * heads.q());
     let (room, [k, v]) = cache.grow(total);
     time(Part::Attention, || {
-        kernels::attention_cached(&attention::shape(heads, rope), &mut y, values(&qkv), k, v, room, past);
+        kernels::attention_cached(&attention::shape(heads, rope, true), &mut y, values(&qkv), k, v, room, past);
     });
     cache.len = total;
     tensor(y.into_tensor([tokens, heads.q()]))

@@ -11,6 +11,7 @@ mod bridge;
 mod buffer;
 mod embedding;
 mod gelu;
+mod gelu_exact;
 mod heads;
 pub mod kernels;
 mod layer_norm;
@@ -33,11 +34,12 @@ mod swiglu;
 
 use std::sync::Arc;
 
-pub use attention::attention;
+pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use buffer::pool_bytes;
 pub use embedding::embedding;
 pub use gelu::gelu;
+pub use gelu_exact::gelu_exact;
 pub use heads::Heads;
 pub use kernels::threads::{set_threads, threads};
 pub use layer_norm::layer_norm;

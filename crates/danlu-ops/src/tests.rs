@@ -293,6 +293,9 @@ fn activations() {
             crate::swiglu::plain(x[0].clone() * 3.0)
         });
         check("gelu", &[[tokens, width]], &|x| crate::gelu(x[0].clone() * 3.0), &|x| crate::gelu::plain(x[0].clone() * 3.0));
+        check("gelu_exact", &[[tokens, width]], &|x| crate::gelu_exact(x[0].clone() * 3.0), &|x| {
+            crate::gelu_exact::plain(x[0].clone() * 3.0)
+        });
     }
 }
 
@@ -313,7 +316,13 @@ fn attention() {
                 &format!("attention {segments:?} {heads:?} rope {}", rope.is_some()),
                 &[[rows * row_len, heads.qkv()]],
                 &|x| crate::attention(x[0].clone(), heads, rope, &segments),
-                &|x| crate::attention::plain(x[0].clone(), heads, rope, &segments),
+                &|x| crate::attention::plain(x[0].clone(), heads, rope, &segments, true),
+            );
+            check(
+                &format!("bidirectional attention {segments:?} {heads:?} rope {}", rope.is_some()),
+                &[[rows * row_len, heads.qkv()]],
+                &|x| crate::bidirectional_attention(x[0].clone(), heads, rope, &segments),
+                &|x| crate::attention::plain(x[0].clone(), heads, rope, &segments, false),
             );
         }
     }

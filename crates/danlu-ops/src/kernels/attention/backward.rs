@@ -115,7 +115,7 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                     }
                     for r0 in (0..rows).step_by(MR) {
                         let count = MR.min(rows - r0);
-                        let seen = first + r0 + count;
+                        let seen = shape.visible(first + r0 + count - 1, keys);
                         for j in 0..seen.div_ceil(NR) {
                             let store = Store { alpha: 1.0, accumulate: false, row_stride: stride, rows: count, cols: NR };
                             let at = r0 * stride + j * NR;
@@ -134,10 +134,12 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                         for r in r0..r0 + count {
                             let token = segment.start + first + r;
                             let at = token * out + query_at;
-                            let visible = first + r + 1;
-                            let hidden = r * stride + visible..r * stride + (first + r0 + MR).min(stride);
-                            p[hidden.clone()].fill(0.0);
-                            ds[hidden].fill(0.0);
+                            let visible = shape.visible(first + r, keys);
+                            if shape.causal {
+                                let hidden = r * stride + visible..r * stride + (first + r0 + MR).min(stride);
+                                p[hidden.clone()].fill(0.0);
+                                ds[hidden].fill(0.0);
+                            }
                             score_gradient(
                                 T::ISA,
                                 &mut p[r * stride..][..visible],
@@ -160,10 +162,10 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                             shape.turn(T::ISA, row, first + r0 + r, -1.0);
                         }
                     }
-                    for c0 in (0..first + rows).step_by(MR) {
-                        // Queries before the panel's first key do not see it.
-                        let skip = c0.saturating_sub(first);
-                        let accumulate = g > 0 || c0 < first;
+                    for c0 in (0..shape.visible(first + rows - 1, keys)).step_by(MR) {
+                        // Under a causal mask queries before the panel's first key do not see it, and the first block that does is its own.
+                        let skip = if shape.causal { c0.saturating_sub(first) } else { 0 };
+                        let accumulate = g > 0 || if shape.causal { c0 < first } else { first > 0 };
                         for d in 0..dim_panels {
                             let cols = NR.min(dim - d * NR);
                             let store = Store { alpha: 1.0, accumulate, row_stride: width, rows: MR.min(keys - c0), cols };

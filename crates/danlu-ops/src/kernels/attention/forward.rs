@@ -95,7 +95,7 @@ unsafe fn forward_head<T: Tile, const MR: usize, const NR: usize>(shape: &Attent
                     let rows = MR.min(data.rows - first);
                     let q = data.q.add(first * data.q_stride + g * dim);
                     let (q, q_stride) = turned_rows(shape, T::ISA, turned, q, data.q_stride, rows, data.past + first);
-                    let seen = data.past + first + rows;
+                    let seen = shape.visible(data.past + first + rows - 1, keys);
                     for j in 0..seen.div_ceil(NR) {
                         let store = Store { alpha: shape.scale(), accumulate: false, row_stride: stride, rows, cols: NR };
                         T::run::<true>(dim, q, q_stride, kt[j * NR * dim..].as_ptr(), scores[j * NR..].as_mut_ptr(), store);
@@ -103,7 +103,7 @@ unsafe fn forward_head<T: Tile, const MR: usize, const NR: usize>(shape: &Attent
                     let mut factors = [0f32; MR];
                     for (r, factor) in factors.iter_mut().enumerate().take(rows) {
                         let row = &mut scores[r * stride..][..seen];
-                        let (row, hidden) = row.split_at_mut(data.past + first + r + 1);
+                        let (row, hidden) = row.split_at_mut(shape.visible(data.past + first + r, keys));
                         hidden.fill(0.0);
                         let max = row_max(T::ISA, row);
                         let sum = exp_sum(T::ISA, row, max);

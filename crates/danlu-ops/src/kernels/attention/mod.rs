@@ -1,9 +1,9 @@
-//! Causal attention on packed queries, keys and values, block by block: no T×T matrix is kept, only the logarithm of each row's sum
+//! Attention on packed queries, keys and values, block by block: no T×T matrix is kept, only the logarithm of each row's sum
 //! (Dao et al., "FlashAttention", 2022; Rabe and Staats, 2021).
 //!
 //! One piece of work is one key head of one segment, with all the query heads that share it, so that the gradients of keys
 //! and values are summed in a fixed order. Keys and values are packed once; queries then pass in panels of as many rows as a
-//! register tile has, whose scores fit the first cache, and no tile above the diagonal is computed.
+//! register tile has, whose scores fit the first cache, and under a causal mask no tile above the diagonal is computed.
 
 mod backward;
 mod cached;
@@ -27,6 +27,8 @@ pub struct Attention<'a> {
     pub kv_heads: usize,
     /// Channels of one head.
     pub head_dim: usize,
+    /// Whether a query sees only its own key and those before it; otherwise it sees all of its segment.
+    pub causal: bool,
     /// Cosines and sines, each `[positions, head_dim / 2]`, applied to queries and keys in the half-split form of RoPE (Su et al., 2021).
     pub rope: Option<(&'a [f32], &'a [f32])>,
 }
@@ -42,6 +44,11 @@ impl Attention<'_> {
 
     fn group(&self) -> usize {
         self.heads / self.kv_heads
+    }
+
+    /// Keys that the query at `position` sees, of `keys`.
+    fn visible(&self, position: usize, keys: usize) -> usize {
+        if self.causal { position + 1 } else { keys }
     }
 
     /// Multiplies the scores.

@@ -63,7 +63,7 @@ fn naive(shape: &Attention, qkv: &[f32], dy: &[f32], segments: &[Range<usize>]) 
             let (mut dq, mut dk) = (vec![vec![0.0; dim]; q.len()], vec![vec![0.0; dim]; q.len()]);
             for i in 0..q.len() {
                 let scale = 1.0 / (dim as f64).sqrt();
-                let scores: Vec<f64> = (0..=i).map(|j| dot(&q[i], &k[j]) * scale).collect();
+                let scores: Vec<f64> = (0..shape.visible(i, q.len())).map(|j| dot(&q[i], &k[j]) * scale).collect();
                 let lse = scores.iter().map(|s| s.exp()).sum::<f64>().ln();
                 let token = segment.start + i;
                 all.lse[token * shape.heads + h] = lse;
@@ -71,10 +71,10 @@ fn naive(shape: &Attention, qkv: &[f32], dy: &[f32], segments: &[Range<usize>]) 
                 let y = &mut all.y[token * out + h * dim..][..dim];
                 let dy: Vec<f64> = dy[token * out + h * dim..][..dim].iter().map(|&x| f64::from(x)).collect();
                 for (c, y) in y.iter_mut().enumerate() {
-                    *y = (0..=i).map(|j| p[j] * v[j][c]).sum();
+                    *y = p.iter().zip(&v).map(|(p, v)| p * v[c]).sum();
                 }
                 let mean = dot(y, &dy);
-                for j in 0..=i {
+                for j in 0..p.len() {
                     let ds = p[j] * (dot(&dy, &v[j]) - mean) * scale;
                     for c in 0..dim {
                         dq[i][c] += ds * k[j][c];
@@ -103,8 +103,13 @@ fn assert_close(what: &str, got: &[f32], want: &[f64]) {
 }
 
 fn check(heads: usize, kv_heads: usize, head_dim: usize, rope: bool, lengths: &[usize]) {
+    check_masked(heads, kv_heads, head_dim, rope, true, lengths);
+    check_masked(heads, kv_heads, head_dim, rope, false, lengths);
+}
+
+fn check_masked(heads: usize, kv_heads: usize, head_dim: usize, rope: bool, causal: bool, lengths: &[usize]) {
     let tables = tables(lengths.iter().copied().max().unwrap_or(0), head_dim);
-    let shape = Attention { heads, kv_heads, head_dim, rope: rope.then_some((&tables.0, &tables.1)) };
+    let shape = Attention { heads, kv_heads, head_dim, causal, rope: rope.then_some((&tables.0, &tables.1)) };
     let mut segments = Vec::new();
     let mut tokens = 0;
     for &len in lengths {
@@ -115,7 +120,7 @@ fn check(heads: usize, kv_heads: usize, head_dim: usize, rope: bool, lengths: &[
     let dy = values(tokens * shape.q_width(), 2);
     let want = naive(&shape, &qkv, &dy, &segments);
     for isa in Isa::available() {
-        let what = |name: &str| format!("{isa:?} {heads}/{kv_heads}×{head_dim} rope {rope} {lengths:?} {name}");
+        let what = |name: &str| format!("{isa:?} {heads}/{kv_heads}×{head_dim} rope {rope} causal {causal} {lengths:?} {name}");
         let (mut y, mut lse) = (vec![f32::NAN; tokens * shape.q_width()], vec![f32::NAN; tokens * heads]);
         forward_with(isa, &shape, &mut y, &mut lse, &qkv, &segments);
         assert_close(&what("y"), &y, &want.y);
@@ -166,7 +171,7 @@ fn a_segment_longer_than_the_second_cache_holds() {
 fn a_cache_filled_in_any_steps_gives_the_same_rows() {
     let (heads, kv_heads, head_dim, tokens, capacity) = (4, 2, 32, 60, 64);
     let tables = tables(tokens, head_dim);
-    let shape = Attention { heads, kv_heads, head_dim, rope: Some((&tables.0, &tables.1)) };
+    let shape = Attention { heads, kv_heads, head_dim, causal: true, rope: Some((&tables.0, &tables.1)) };
     let qkv = values(tokens * shape.row_width(), 1);
     let want = naive(&shape, &qkv, &vec![0.0; tokens * shape.q_width()], std::slice::from_ref(&(0..tokens)));
     for steps in [vec![60], vec![1; 60], vec![20, 1, 1, 8, 30], vec![3, 57]] {
