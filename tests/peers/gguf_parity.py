@@ -81,8 +81,8 @@ def prompts(tokenizer):
     return [tokenizer.encode(text, add_special_tokens=False) for text in chats + BEGINNINGS]
 
 
-def open_llama(path):
-    return Llama(str(path), n_ctx=1024, n_threads=2, logits_all=True, verbose=False)
+def open_llama(path, **options):
+    return Llama(str(path), n_ctx=1024, n_threads=2, logits_all=True, verbose=False, **options)
 
 
 def llama_greedy(llama, ids):
@@ -150,7 +150,8 @@ def main(binary, folder, source):
         danlu = Danlu(binary, folder, source, exported, "F32")
         # Its first answer shows that the file is written.
         ids = danlu.ask(text=FIXED)["ids"]
-        quantized, whole = open_llama(source), open_llama(exported)
+        # Type 0 is F32: llama.cpp otherwise keeps keys and values in 16 bits.
+        quantized, whole = open_llama(source), open_llama(exported, type_k=0, type_v=0)
 
         texts = TEXTS + [FIXED, *QUESTIONS, *BEGINNINGS, pathlib.Path(__file__).read_text()[:20_000]]
         split = [(text, danlu.ask(text=text)["ids"], quantized.tokenize(text.encode(), add_bos=False, special=False)) for text in texts]
