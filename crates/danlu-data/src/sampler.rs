@@ -174,6 +174,16 @@ impl Mixture {
     }
 }
 
+/// Which of `count` examples stands at `position`, counted from the beginning of training, where rows are examples: every epoch shows each
+/// once, in an order drawn for the epoch.
+///
+/// # Panics
+/// When there is no example.
+pub fn example(seed: u64, position: u64, count: usize) -> usize {
+    let count = count as u64;
+    permute(position % count, count, mix(seed, position / count, 1)) as usize
+}
+
 /// A well-mixed number of three: the finalizer of SplitMix64 (Steele et al., 2014) over each in turn.
 /// Where row `position`, counted from the beginning of training, is among `count` rows that each epoch visits in an order of its own.
 pub fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
@@ -227,6 +237,17 @@ mod tests {
         let texts = texts.into_iter().map(Ok);
         let set = build_from(&dir.path().join("tokens"), "source", tiny(), texts, std::iter::empty(), &mut ()).unwrap();
         (dir, set.train)
+    }
+
+    #[test]
+    fn an_epoch_shows_each_example_once() {
+        for count in [1, 2, 7, 300] {
+            let epoch = |n: u64| (0..count).map(|i| example(3, n * count as u64 + i as u64, count)).collect::<Vec<_>>();
+            for n in 0..3 {
+                assert_eq!(epoch(n).into_iter().collect::<BTreeSet<_>>(), (0..count).collect());
+            }
+            assert!(count < 100 || epoch(0) != epoch(1));
+        }
     }
 
     #[test]
