@@ -174,22 +174,12 @@ impl Mixture {
     }
 }
 
-/// Which of `count` examples stands at `position`, counted from the beginning of training, where rows are examples: every epoch shows each
-/// once, in an order drawn for the epoch.
-///
-/// # Panics
-/// When there is no example.
-pub fn example(seed: u64, position: u64, count: usize) -> usize {
-    let count = count as u64;
-    permute(position % count, count, mix(seed, position / count, 1)) as usize
-}
-
-/// A well-mixed number of three: the finalizer of SplitMix64 (Steele et al., 2014) over each in turn.
 /// Where row `position`, counted from the beginning of training, is among `count` rows that each epoch visits in an order of its own.
 pub fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
     permute(position % count, count, mix(seed, position / count, 1))
 }
 
+/// A well-mixed number of three: the finalizer of SplitMix64 (Steele et al., 2014) over each in turn.
 fn mix(seed: u64, counter: u64, stream: u64) -> u64 {
     [seed, counter, stream].into_iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
         let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -241,8 +231,8 @@ mod tests {
 
     #[test]
     fn an_epoch_shows_each_example_once() {
-        for count in [1, 2, 7, 300] {
-            let epoch = |n: u64| (0..count).map(|i| example(3, n * count as u64 + i as u64, count)).collect::<Vec<_>>();
+        for count in [1u64, 2, 7, 300] {
+            let epoch = |n: u64| (0..count).map(|i| shuffled(n * count + i, count, 3)).collect::<Vec<_>>();
             for n in 0..3 {
                 assert_eq!(epoch(n).into_iter().collect::<BTreeSet<_>>(), (0..count).collect());
             }

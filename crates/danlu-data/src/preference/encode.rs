@@ -117,7 +117,11 @@ impl Fits for EncodedJudged {
 ///
 /// # Errors
 /// The first that cannot be encoded; or when nothing fits, with the length of the shortest.
-pub fn fit<T: Sync, E: Fits + Send>(items: &[T], most: usize, encode: impl Fn(&T) -> Result<E> + Sync) -> Result<Fitted<E>> {
+pub fn fit<T: Sync, E: Fits + Send>(
+    items: &[T],
+    most: usize,
+    encode: impl Fn(&T) -> Result<E> + Sync + Send,
+) -> Result<Fitted<E>> {
     let encoded: Vec<E> = items.par_iter().map(encode).collect::<Result<_>>()?;
     let shortest = encoded.iter().map(Fits::longest).min().unwrap_or(0);
     let mut fitted = Fitted { kept: vec![], places: vec![], too_long: 0, alike: 0 };

@@ -110,9 +110,10 @@ fn order(map: &Map<String, Value>) -> Result<(Form, Vec<Pair>), String> {
         list.iter().enumerate().map(|(i, one)| one_answer(one, &format!("{key}[{i}]"))).collect::<Result<_, _>>()?;
     // From the best to the worst.
     let scores: Vec<f64> = match map.get("scores") {
-        Some(Value::Array(scores)) if scores.len() == answers.len() => {
-            scores.iter().map(|score| score.as_f64().ok_or_else(|| format!("has the score {score}, which is no number"))).collect::<Result<_, _>>()?
-        }
+        Some(Value::Array(scores)) if scores.len() == answers.len() => scores
+            .iter()
+            .map(|score| score.as_f64().ok_or_else(|| format!("has the score {score}, which is no number")))
+            .collect::<Result<_, _>>()?,
         Some(_) => return Err(format!("has `scores` that are not one number for each of {} answers", answers.len())),
         None if ORDERS.contains(&key) => (0..answers.len()).map(|place| -(place as f64)).collect(),
         None => return Err(format!("has `{key}` and no `scores` that say which is better")),

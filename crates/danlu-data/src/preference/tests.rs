@@ -8,10 +8,8 @@ use crate::source::Source;
 fn check_pairs(record: serde_json::Value, expected: &[(&str, &str, &str, Option<f64>)]) {
     let (_, found) = parse::preference(&record).unwrap();
     let Preference::Pairs(found) = found else { panic!("{found:?} is no pair") };
-    let found: Vec<_> = found
-        .iter()
-        .map(|p| (p.prompt.messages.last().unwrap().text(), p.chosen.text(), p.rejected.text(), p.margin))
-        .collect();
+    let found: Vec<_> =
+        found.iter().map(|p| (p.prompt.messages.last().unwrap().text(), p.chosen.text(), p.rejected.text(), p.margin)).collect();
     assert_eq!(found, expected);
 }
 
@@ -102,7 +100,7 @@ fn a_bad_record_is_passed_over_with_its_place_and_too_many_are_an_error() {
     let path = dir.path().join("pairs.jsonl");
     let good = r#"{"prompt": "q", "chosen": "a", "rejected": "b"}"#;
     let equal = r#"{"prompt": "q", "chosen": "a", "rejected": "a"}"#;
-    let source = [Source::from(path.to_str().unwrap())];
+    let source = [Source::Path(path.display().to_string())];
     std::fs::write(&path, [good, equal, good].join("\n")).unwrap();
     let found = read(&source).unwrap();
     assert_eq!(pairs(&found.records).len(), 2);

@@ -1,6 +1,7 @@
 //! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
 
 mod causal_lm;
+pub mod preference;
 mod sft;
 
 use anyhow::Result;
@@ -9,6 +10,7 @@ use burn::tensor::Tensor;
 use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
+pub use preference::Preference;
 pub use sft::Sft;
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.

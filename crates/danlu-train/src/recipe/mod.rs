@@ -2,6 +2,7 @@
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
 mod parse;
+mod preference;
 mod schema;
 
 use std::path::Path;
@@ -9,6 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use preference::{PreferenceLoss, PreferenceSpec};
 
 /// The newest recipe format this program reads.
 pub const VERSION: u32 = 1;
@@ -35,6 +38,8 @@ pub struct Recipe {
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
     pub objective: ObjectiveSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub preference: PreferenceSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -341,6 +346,11 @@ pub struct SampleSpec {
     pub top_p: f64,
 }
 
+/// Sections of methods that a recipe does not use are not written.
+fn is_default<T: Default + PartialEq>(section: &T) -> bool {
+    *section == T::default()
+}
+
 impl Default for Recipe {
     fn default() -> Self {
         Recipe {
@@ -352,6 +362,7 @@ impl Default for Recipe {
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),
             objective: ObjectiveSpec::default(),
+            preference: PreferenceSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),

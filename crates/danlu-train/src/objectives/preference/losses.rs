@@ -144,7 +144,10 @@ mod tests {
                 };
                 let slope = (at(step) - at(-step)) / (2.0 * f64::from(step));
                 let found = f64::from(found[i]);
-                assert!((slope - found).abs() <= 3e-3 * slope.abs().max(0.05), "{what}, side {side}, answer {i}: {found} is {slope}");
+                assert!(
+                    (slope - found).abs() <= 3e-3 * slope.abs().max(0.05),
+                    "{what}, side {side}, answer {i}: {found} is {slope}"
+                );
             }
         }
     }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use danlu_eval::{Better, Measure, Unit, interval};
 use danlu_models::Decoder;
 
-use super::{Answers, Examples, Packed, Preference, judged, numbers, pairs};
+use super::{Answers, Packed, Preference, Preferences, judged, numbers, pairs};
 
 /// The share of held-out preferences on the right side: of pairs whose chosen answer has the larger reward, of judged answers whose reward
 /// has the right sign. A tie counts half; so a model that compares with its start begins at a half.
@@ -37,14 +37,13 @@ impl Preference {
             };
             let reward = |answers: &Answers| numbers(answers.rewards(&self.spec))[0];
             let (margin, loss) = match &self.held_out {
-                Examples::Pairs(_) => {
+                Preferences::Pairs(_) => {
                     let (chosen, rejected) = (side(0), side(1));
                     others.likelier += f64::from(policy[0] > policy[1]);
-                    others.likelier_per_token +=
-                        f64::from(policy[0] / chosen.lengths[0] > policy[1] / rejected.lengths[0]);
+                    others.likelier_per_token += f64::from(policy[0] / chosen.lengths[0] > policy[1] / rejected.lengths[0]);
                     (reward(&chosen) - reward(&rejected), pairs(&self.spec, &chosen, &rejected))
                 }
-                Examples::Judged(rows) => {
+                Preferences::Judged(rows) => {
                     let (answer, good) = (side(0), rows[row].good);
                     let reward = reward(&answer);
                     (if good { reward } else { -reward }, judged(&self.spec, &answer, &[good], 0.0))
@@ -59,7 +58,7 @@ impl Preference {
         let count = hits.len() as f64;
         let (low, high) = interval(&hits);
         let mut named = vec![("margin", others.margin / count), ("held_out_loss", others.loss / count)];
-        if let Examples::Pairs(_) = &self.held_out {
+        if let Preferences::Pairs(_) = &self.held_out {
             named.push(("likelier", others.likelier / count));
             named.push(("likelier_per_token", others.likelier_per_token / count));
         }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use danlu_data::preference::{Answer, EncodedJudged, EncodedPair};
-use danlu_data::sampler::example;
+use danlu_data::sampler::shuffled;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Generator, Sampling};
 use danlu_eval::Measure;
@@ -30,12 +30,12 @@ const PROMPTS: usize = 3;
 
 /// Encoded preferences of one kind.
 #[derive(Debug, Clone)]
-pub enum Examples {
+pub enum Preferences {
     Pairs(Vec<EncodedPair>),
     Judged(Vec<EncodedJudged>),
 }
 
-impl Examples {
+impl Preferences {
     pub fn len(&self) -> usize {
         match self {
             Self::Pairs(pairs) => pairs.len(),
@@ -60,6 +60,11 @@ impl Examples {
         self.answers(row).iter().map(|answer| answer.ids.len() - 1).sum()
     }
 
+    /// The tokens of the first row's first answer, its prompt included.
+    pub fn first(&self) -> Option<&[u32]> {
+        (!self.is_empty()).then(|| &self.answers(0)[0].ids[..])
+    }
+
     /// Tokens of all rows.
     pub fn all_tokens(&self) -> u64 {
         (0..self.len()).map(|row| self.tokens(row) as u64).sum()
@@ -68,8 +73,8 @@ impl Examples {
 
 /// The objective of dpo and its relatives.
 pub struct Preference {
-    train: Examples,
-    held_out: Examples,
+    train: Preferences,
+    held_out: Preferences,
     spec: PreferenceSpec,
     /// Rows are those of `train`, then those of `held_out`.
     reference: Option<Reference>,
@@ -98,8 +103,8 @@ impl Preference {
     /// When the examples are not of the kind that the loss learns from, or there are none.
     pub fn new(
         plan: &Plan,
-        train: Examples,
-        held_out: Examples,
+        train: Preferences,
+        held_out: Preferences,
         start: Option<Decoder>,
         tokenizer: Tokenizer,
         config: DecoderConfig,
@@ -109,7 +114,7 @@ impl Preference {
         ensure!(!train.is_empty(), "there is no preference to learn from");
         ensure!(!held_out.is_empty(), "no preference is held out to measure with; raise `data.held_out` or give more");
         match (&train, spec.loss) {
-            (Examples::Judged(judged), PreferenceLoss::Kto) => {
+            (Preferences::Judged(judged), PreferenceLoss::Kto) => {
                 let good = judged.iter().filter(|one| one.good).count();
                 ensure!(
                     good > 0 && good < judged.len(),
@@ -117,13 +122,16 @@ impl Preference {
                     judged.len(),
                     if good > 0 { "good" } else { "bad" }
                 );
-                ensure!(plan.rows > 1, "kto compares the answers of an update with each other; set `batch.examples` to 2 or more");
+                ensure!(
+                    plan.rows > 1,
+                    "kto compares the answers of an update with each other; set `batch.examples` to 2 or more"
+                );
             }
-            (Examples::Pairs(_), PreferenceLoss::Kto) => unreachable!("a pair is two judged answers to kto"),
-            (Examples::Judged(_), loss) => {
+            (Preferences::Pairs(_), PreferenceLoss::Kto) => unreachable!("a pair is two judged answers to kto"),
+            (Preferences::Judged(_), loss) => {
                 anyhow::bail!("`preference.loss` is {loss:?}, which learns from pairs, and the data has single answers; use kto")
             }
-            (Examples::Pairs(_), _) => {}
+            (Preferences::Pairs(_), _) => {}
         }
         let reference = match spec.loss.needs_reference() {
             true => {
@@ -149,7 +157,7 @@ impl Preference {
 
     /// The example at a position of the run.
     pub fn row(&self, position: u64) -> usize {
-        example(self.seed, position, self.train.len())
+        shuffled(position, self.train.len() as u64, self.seed) as usize
     }
 
     /// The row of the same update whose answer stands beside the prompt of `position` where kto wants one of another.
@@ -177,7 +185,7 @@ impl Preference {
         let policy = batch.answers.log_probs(model, self.recompute);
         let (reference, lengths) = (self.start(batch.rows.iter().copied()), batch.answers.lengths());
         match &self.train {
-            Examples::Pairs(_) => {
+            Preferences::Pairs(_) => {
                 let side = |i: usize| Answers {
                     policy: policy.clone().reshape([batch.rows.len(), 2]).narrow(1, i, 1).reshape([batch.rows.len()]),
                     reference: reference.iter().skip(i).step_by(2).copied().collect(),
@@ -186,7 +194,7 @@ impl Preference {
                 let (chosen, rejected) = (side(0), side(1));
                 (pairs(&self.spec, &chosen, &rejected), self.report_pairs(&chosen, &rejected))
             }
-            Examples::Judged(rows) => {
+            Preferences::Judged(rows) => {
                 let good: Vec<bool> = batch.rows.iter().map(|&row| rows[row].good).collect();
                 let answers = Answers { policy, reference, lengths };
                 let kl = self.divergence(model, batch);
@@ -232,7 +240,7 @@ impl Objective for Preference {
         let positions = position..position + self.micro_rows as u64;
         let rows: Vec<usize> = positions.clone().map(|position| self.row(position)).collect();
         let mismatched = match &self.train {
-            Examples::Judged(judged) => {
+            Preferences::Judged(judged) => {
                 let one = |position| {
                     let (asked, said) = (&judged[self.row(position)].answer, &judged[self.other(position)].answer);
                     let mut ids = asked.ids[..asked.prompt].to_vec();
@@ -243,7 +251,7 @@ impl Objective for Preference {
                 };
                 Some(Packed::new(&positions.map(one).collect::<Vec<_>>()))
             }
-            Examples::Pairs(_) => None,
+            Preferences::Pairs(_) => None,
         };
         let answers = Packed::new(rows.iter().flat_map(|&row| self.train.answers(row)));
         Ok(PreferenceBatch { rows, answers, mismatched })
