@@ -74,7 +74,7 @@ pub struct Sampler {
 }
 
 /// A token that may be drawn: its logit at first, its weight later.
-type Candidate = (u32, f32);
+pub(crate) type Candidate = (u32, f32);
 
 impl Sampler {
     /// A sampler for a text that begins with `prompt`.
@@ -142,7 +142,7 @@ impl Sampler {
     }
 }
 
-fn argmax(logits: &[f32]) -> Result<u32> {
+pub(crate) fn argmax(logits: &[f32]) -> Result<u32> {
     let mut best = (0, f32::NEG_INFINITY);
     for (token, logit) in logits.iter().enumerate() {
         ensure!(!logit.is_nan(), "the logit of token {token} is not a number: the weights are damaged or training diverged");
@@ -155,7 +155,7 @@ fn argmax(logits: &[f32]) -> Result<u32> {
 }
 
 /// The tokens that may be drawn, with weights proportional to their probabilities; the likeliest has the weight 1 and is among them.
-fn candidates(sampling: &Sampling, logits: &[f32], best: f32) -> Vec<Candidate> {
+pub(crate) fn candidates(sampling: &Sampling, logits: &[f32], best: f32) -> Vec<Candidate> {
     let mut all: Vec<Candidate> = logits
         .iter()
         .enumerate()

@@ -3,12 +3,13 @@
 use anyhow::Result;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Ids, LayerCache};
+use danlu_ops::{Ids, LayerCache, PagedCache};
 
 use crate::config::DecoderConfig;
 use crate::gpt2::Gpt2;
 use crate::layers::{Linear, Matrix};
 use crate::llama::Llama;
+use crate::sequences::{Parts, Sequence};
 use crate::{Batch, init, names, prompt};
 
 /// A decoder-only language model.
@@ -57,6 +58,11 @@ impl Decoder {
         self.run(batch, false)
     }
 
+    /// [`Decoder::hidden`] that keeps only each layer's input for the backward pass.
+    pub fn hidden_recomputed(&self, batch: &Batch) -> Tensor<2> {
+        self.run(batch, true)
+    }
+
     /// Mean negative log-likelihood of the targets, in nats, `[1]`; differentiable.
     pub fn loss(&self, batch: &Batch) -> Tensor<1> {
         danlu_ops::linear_cross_entropy(self.hidden(batch), self.head_weight(), &batch.targets)
@@ -98,6 +104,37 @@ impl Decoder {
         logits.into_data().try_into_vec().expect("logits are of 32-bit floats")
     }
 
+    /// Reads more tokens of many sequences at once, `parts[i]` of the i-th, and returns the logits of the token after each one's last,
+    /// `[sequences, vocabulary]`: every product takes all tokens together. What a sequence gets is the same to the bit whatever others it
+    /// is read with; with adapters, which larger batches add to the weights first, up to rounding.
+    ///
+    /// Call it on [`Module::valid`] of a decoder that is being trained, or every step builds a graph.
+    ///
+    /// # Panics
+    /// When a part is empty, holds a token outside the vocabulary, or does not fit in what is left of its sequence; and when the decoder has
+    /// a tuned prompt ([`Decoder::prompt_len`]), which only [`Decoder::step`] reads.
+    pub fn step_many(&self, parts: &[&[u32]], sequences: &mut [&mut Sequence]) -> Vec<f32> {
+        assert_eq!(parts.len(), sequences.len(), "one part for each sequence");
+        assert_eq!(self.prompt_len(), 0, "a decoder with a tuned prompt reads one sequence at a time");
+        if parts.is_empty() {
+            return vec![];
+        }
+        let mut layers: Vec<&mut [PagedCache]> = sequences.iter_mut().map(|sequence| sequence.layers_mut()).collect();
+        let read = Parts::new(parts);
+        let hidden = each!(self, model => model.hidden_many(&read, &mut layers));
+        let logits = danlu_ops::linear(hidden, self.head_weight(), None);
+        let vocabulary = logits.dims()[1];
+        let mut logits: Vec<f32> = logits.into_data().try_into_vec().expect("logits are of 32-bit floats");
+        logits.truncate(parts.len() * vocabulary);
+        logits
+    }
+
+    /// The caches of an empty sequence.
+    pub(crate) fn paged(&self, capacity: usize) -> Vec<PagedCache> {
+        let device = self.devices().into_iter().next().unwrap_or_default().inner();
+        each!(self, model => model.paged(capacity, &device))
+    }
+
     /// The output projection, `[vocabulary, hidden]`: the embedding when they are tied.
     pub fn head_weight(&self) -> Tensor<2> {
         each!(self, model => model.head_weight())
@@ -122,7 +159,7 @@ impl Decoder {
         each!(self, model => model.embedding())
     }
 
-    fn prompt_len(&self) -> usize {
+    pub fn prompt_len(&self) -> usize {
         prompt::len(each!(self, model => model.prompt_embeddings.as_ref()))
     }
 

@@ -2,11 +2,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Heads, Ids, LayerCache, Segments};
+use danlu_ops::{Heads, Ids, LayerCache, PagedCache, Segments};
 
 use crate::config::Gpt2Config;
 use crate::layers::{LayerNorm, Linear, Matrix};
 use crate::prompt;
+use crate::sequences::{Parts, layer_of};
 
 /// A pre-norm decoder with LayerNorm, learned positions and GELU
 /// ([Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)).
@@ -128,6 +129,22 @@ impl Gpt2 {
         // Only the last token's logits are wanted.
         let last = x.dims()[0] - 1;
         self.transformer.ln_f.forward(x.narrow(0, last, 1), self.shape.eps)
+    }
+
+    pub(crate) fn hidden_many(&self, parts: &Parts, sequences: &mut [&mut [PagedCache]]) -> Tensor<2> {
+        let mut x = danlu_ops::embedding(self.transformer.wte.weight.val(), &parts.ids)
+            + danlu_ops::embedding(self.transformer.wpe.weight.val(), &parts.positions(sequences));
+        for (index, layer) in self.transformer.h.iter().enumerate() {
+            let mut caches = layer_of(sequences, index);
+            x = layer.forward(x, &self.shape, |qkv| {
+                danlu_ops::attention_paged(qkv, self.shape.heads, None, &mut caches, &parts.counts)
+            });
+        }
+        self.transformer.ln_f.forward(parts.last_rows(x), self.shape.eps)
+    }
+
+    pub(crate) fn paged(&self, capacity: usize, device: &Device) -> Vec<PagedCache> {
+        self.transformer.h.iter().map(|_| PagedCache::new(self.shape.heads, capacity, device)).collect()
     }
 
     pub(crate) fn caches(&self, capacity: usize, device: &Device) -> Vec<LayerCache> {

@@ -2,11 +2,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Heads, Ids, LayerCache, Rope, Segments};
+use danlu_ops::{Heads, Ids, LayerCache, PagedCache, Rope, Segments};
 
 use crate::config::LlamaConfig;
 use crate::layers::{Linear, Matrix, RmsNorm};
 use crate::prompt;
+use crate::sequences::{Parts, layer_of};
 
 /// A pre-norm decoder with RMSNorm, rope, grouped queries and SwiGLU ([Touvron et al. 2023](https://arxiv.org/abs/2302.13971)).
 #[derive(Module, Debug)]
@@ -132,6 +133,23 @@ impl Llama {
         // Only the last token's logits are wanted.
         let last = x.dims()[0] - 1;
         self.model.norm.forward(x.narrow(0, last, 1), shape.eps)
+    }
+
+    /// The last tokens' normalized output for each of many sequences, `[parts.last.len(), hidden]`.
+    pub(crate) fn hidden_many(&self, parts: &Parts, sequences: &mut [&mut [PagedCache]]) -> Tensor<2> {
+        let shape = &self.shape;
+        let mut x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), &parts.ids);
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let mut caches = layer_of(sequences, index);
+            x = layer.forward(x, shape, |qkv| {
+                danlu_ops::attention_paged(qkv, shape.heads, Some(&shape.rope), &mut caches, &parts.counts)
+            });
+        }
+        self.model.norm.forward(parts.last_rows(x), shape.eps)
+    }
+
+    pub(crate) fn paged(&self, capacity: usize, device: &Device) -> Vec<PagedCache> {
+        self.model.layers.iter().map(|_| PagedCache::new(self.shape.heads, capacity, device)).collect()
     }
 
     pub(crate) fn caches(&self, capacity: usize, device: &Device) -> Vec<LayerCache> {

@@ -7,6 +7,7 @@
 
 mod attention;
 mod attention_cached;
+mod attention_paged;
 mod bridge;
 mod buffer;
 mod embedding;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 
 pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
+pub use attention_paged::{PagedCache, attention_paged};
 pub use buffer::pool_bytes;
 pub use embedding::embedding;
 pub use gelu::gelu;

@@ -8,14 +8,16 @@ use burn::backend::flex::FlexTensor;
 use crate::bridge::{Operation, values};
 use crate::buffer::Buffer;
 use crate::kernels::simd::row_dot;
-use crate::kernels::{Isa, Mat, MatMut, gemm, gemv, simd};
+use crate::kernels::{Isa, Mat, MatMut, gemm, gemm_few, gemv, simd};
 use crate::linear::{Projection, Weight};
 use crate::nf4::Nf4;
 use crate::profile::{Part, time};
 use crate::rows::{column_dots, column_sums, copy, for_each_piece, rows_per_piece};
 
-/// Tokens under which weights are read row by row instead of packed.
+/// Tokens under which weights are read row by row for one token after the other …
 const FEW: usize = 8;
+/// … and up to which they are read where they are, since packing them would take as long as the product.
+const SOME: usize = 128;
 /// Tokens from which adapters are added to the weights instead of to the outputs.
 const MANY: usize = 256;
 
@@ -226,7 +228,7 @@ impl Project {
         }
     }
 
-    /// The products of a few tokens, as in decoding, whose time is that of reading the weights once: nothing is copied or packed.
+    /// The products of few tokens, as in decoding, whose time is that of reading the weights once: no weight is copied or packed.
     fn few(&self, tensors: &[FlexTensor], y: &mut [f32], x: &[f32], merged: bool) {
         let (width, tokens) = (self.width(), x.len() / self.inputs);
         for (start, output) in self.columns() {
@@ -240,7 +242,12 @@ impl Project {
                 }
             };
             let mut part = Buffer::new(tokens * output.width);
-            gemv(&mut part, weight, x, tokens);
+            if tokens < FEW {
+                gemv(&mut part, weight, x, tokens);
+            } else {
+                let (x, weight) = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
+                gemm_few(MatMut::row_major(&mut part, tokens, output.width), x, weight);
+            }
             drop(made);
             for (y, part) in y.chunks_exact_mut(width).zip(part.chunks_exact(output.width)) {
                 let y = &mut y[start..start + output.width];
@@ -271,7 +278,10 @@ impl Project {
         let tokens = x.len() / self.inputs;
         let mut y = Buffer::new(tokens * width);
         let merged = tokens >= MANY || self.outputs.iter().any(|output| output.magnitude().is_some());
-        if tokens < FEW {
+        // A bias is added before the sums of deep products here and after them there, and results must not depend on how many tokens
+        // are read together.
+        let biased = self.outputs.iter().any(|output| output.bias.is_some());
+        if tokens < FEW || tokens <= SOME && !biased {
             time(Part::Gemm, || self.few(&tensors, &mut y, x, merged));
         } else {
             let (weights, _) = time(self.making(), || self.stacked(&tensors, merged));

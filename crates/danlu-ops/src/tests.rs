@@ -365,6 +365,80 @@ fn cached_attention_is_full_attention() {
     }
 }
 
+/// Sequences of different lengths read in one go, with padding, some continuing a beginning they share: each gets what it would alone.
+#[test]
+fn paged_attention_is_full_attention() {
+    for heads in [Heads { heads: 4, kv_heads: 4, head_dim: 8 }, Heads { heads: 6, kv_heads: 2, head_dim: 48 }] {
+        let rope = Rope::new(heads.head_dim, 10_000.0, 128);
+        for rope in [None, Some(&rope)] {
+            let device = Device::flex();
+            let texts: Vec<Tensor<2>> = [100, 71, 9].iter().map(|&n| tensor([n, heads.qkv()], n as u64, &device)).collect();
+            let full = |x: &Tensor<2>| to_vec(crate::attention(x.clone(), heads, rope, &Segments::rows(1, x.dims()[0])));
+            let whole: Vec<Vec<f32>> = texts.iter().map(full).collect();
+            for plain in [false, true] {
+                let mut caches: Vec<crate::PagedCache> = (0..3).map(|_| crate::PagedCache::new(heads, 100, &device)).collect();
+                let mut got = vec![Vec::new(); 3];
+                let mut read = |caches: &mut [crate::PagedCache], counts: [usize; 3]| {
+                    let parts = texts.iter().zip(caches.iter()).zip(counts).filter(|(_, count)| *count > 0);
+                    let parts: Vec<_> = parts.map(|((x, c), count)| x.clone().narrow(0, c.len(), count)).collect();
+                    let padded = Tensor::cat([parts, vec![tensor([2, heads.qkv()], 3, &device)]].concat(), 0);
+                    let mut caches: Vec<&mut crate::PagedCache> = caches.iter_mut().collect();
+                    let y = if plain {
+                        let firsts = [0, counts[0], counts[0] + counts[1]];
+                        crate::attention_paged::plain(padded, heads, rope, &mut caches, &firsts, &counts)
+                    } else {
+                        crate::attention_paged(padded, heads, rope, &mut caches, &counts)
+                    };
+                    let y = to_vec(y);
+                    let mut rows = y.chunks_exact(heads.q());
+                    for (got, count) in got.iter_mut().zip(counts) {
+                        (0..count).for_each(|_| got.extend(rows.next().unwrap()));
+                    }
+                    assert!(rows.flatten().all(|&y| y == 0.0), "padding gives zeros");
+                };
+                read(&mut caches, [40, 33, 0]);
+                // Clones go another way; what they share must not change.
+                let mut clones = caches.clone();
+                let other = tensor([60, heads.qkv()], 77, &device);
+                let mut borrowed: Vec<&mut crate::PagedCache> = clones.iter_mut().collect();
+                let _ = if plain {
+                    crate::attention_paged::plain(other, heads, rope, &mut borrowed, &[0, 20, 40], &[20, 20, 20])
+                } else {
+                    crate::attention_paged(other, heads, rope, &mut borrowed, &[20, 20, 20])
+                };
+                read(&mut caches, [1, 1, 8]);
+                read(&mut caches, [7, 12, 1]);
+                caches[0].truncate(45);
+                got[0].truncate(45 * heads.q());
+                let mut read_rest = |caches: &mut [crate::PagedCache]| {
+                    for _ in 0..25 {
+                        let (cache, x) = (&mut caches[1], &texts[1]);
+                        let row = x.clone().narrow(0, cache.len(), 1);
+                        let y = if plain {
+                            crate::attention_paged::plain(row, heads, rope, &mut [cache], &[0], &[1])
+                        } else {
+                            crate::attention_paged(row, heads, rope, &mut [cache], &[1])
+                        };
+                        got[1].extend(to_vec(y));
+                    }
+                };
+                read_rest(&mut caches);
+                let (cache, x) = (&mut caches[0], &texts[0]);
+                let rest = x.clone().narrow(0, 45, 55);
+                let y = if plain {
+                    crate::attention_paged::plain(rest, heads, rope, &mut [cache], &[0], &[55])
+                } else {
+                    crate::attention_paged(rest, heads, rope, &mut [cache], &[55])
+                };
+                got[0].extend(to_vec(y));
+                for (got, want) in got.iter().zip(&whole) {
+                    assert_close("paged", got, want, 2e-6);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn linear_cross_entropy() {
     for (tokens, channels, vocabulary) in [(1, 1, 2), (7, 5, 11), (600, 8, 33), (300, 20, 9000)] {

@@ -49,6 +49,11 @@ pub(super) fn gemm_with(isa: Isa, c: MatMut, a: Mat, b: Mat, alpha: f32, accumul
     for_tile!(isa, run(&call, c, a, b));
 }
 
+/// Depth of the blocks that a sum over `k` is taken in: equal ones, so that none is left short.
+pub(super) fn depth(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(KC).max(1)).next_multiple_of(4).max(4)
+}
+
 struct Call {
     alpha: f32,
     accumulate: bool,
@@ -67,8 +72,7 @@ fn run<T: Tile, const MR: usize, const NR: usize>(call: &Call, mut c: MatMut, a:
     if m == 0 || n == 0 || k == 0 {
         return;
     }
-    // Blocks of equal depth, so that none is left short.
-    let kc = k.div_ceil(k.div_ceil(KC)).next_multiple_of(4);
+    let kc = depth(k);
     let packed_a = if reads_rows(&a) { 0 } else { m.min(MC).next_multiple_of(MR) * kc };
     scratch::with(Use::GemmA, packed_a, |pa| {
         scratch::with(Use::GemmB, n.min(NC).next_multiple_of(NR) * kc, |pb| {

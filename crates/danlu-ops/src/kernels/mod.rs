@@ -4,6 +4,7 @@
 //! added to what, and in which order, depends on shapes only.
 
 mod attention;
+mod few;
 mod gemm;
 mod gemv;
 mod isa;
@@ -15,6 +16,8 @@ pub mod threads;
 mod tile;
 
 pub use attention::{Attention, attention_backward, attention_cached, attention_forward};
+pub(crate) use attention::{PAGE, Page, Rows, attention_paged, store_paged};
+pub use few::gemm_few;
 pub use gemm::{gemm, gemm_here};
 pub use gemv::gemv;
 pub use isa::Isa;

@@ -8,6 +8,7 @@
 mod backward;
 mod cached;
 mod forward;
+mod paged;
 
 use std::ops::Range;
 
@@ -17,6 +18,7 @@ use super::simd::simd_fn;
 pub use backward::attention_backward;
 pub use cached::attention_cached;
 pub use forward::attention_forward;
+pub(crate) use paged::{PAGE, Page, Rows, attention_paged, store_paged};
 
 /// What one attention call works on, beside the data: the heads, and the tables of rotary positions when there are any.
 #[derive(Clone, Copy, Debug)]
