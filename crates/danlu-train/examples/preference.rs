@@ -66,6 +66,7 @@ fn main() -> Result<()> {
     println!("{}", json!({"order": order, "batch": plan.rows}));
     let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));
     let out = dir.join(format!("run-{}", std::process::id()));
+    std::fs::create_dir_all(&out)?;
     let run = Run { folder: &out, plan: &plan, objective: &objective, device: &device, data: "parity", stop: &stop };
     let mut print = |event: &Event| {
         if let Event::Step(step) = event {
