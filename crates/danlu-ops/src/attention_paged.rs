@@ -93,7 +93,7 @@ pub fn attention_paged(
     }
     let qkv = primitive(qkv);
     let from = values(&qkv);
-    let shape = attention::shape(heads, rope);
+    let shape = attention::shape(heads, rope, true);
     let mut y = Buffer::new(tokens * heads.q());
     y[real * heads.q()..].fill(0.0);
     time(Part::Attention, || {
