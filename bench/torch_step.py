@@ -1,8 +1,8 @@
 """One training step in PyTorch, the rival of `cargo run --release -p danlu-train --example step`.
 
-    python bench/torch_step.py --shape llama-6x384 --mode eager|compile --steps 8
+    python bench/torch_step.py --shape llama-6x384 --mode eager|compile --steps 8 [--device cuda --precision bf16 --rows 16 --row-len 1024]
 
-Same shapes, f32, two threads, AdamW. Prints one JSON row. The models are written the way nanoGPT writes them: fused attention,
+Same shapes, f32 (or autocast to bf16), two threads, AdamW. Prints one JSON row. The models are written the way nanoGPT writes them: fused attention,
 `F.rms_norm` / `F.layer_norm`, one matrix for q, k and v.
 """
 
@@ -92,22 +92,30 @@ def main():
     parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--row-len", type=int)
     args = parser.parse_args()
+    if args.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    shape = SHAPES[args.shape]
-    model = Decoder(**shape)
+    shape = dict(SHAPES[args.shape])
+    shape.update({key: value for key, value in [("batch", args.rows), ("context", args.row_len)] if value})
+    model = Decoder(**shape).to(args.device)
     # The foreach AdamW is PyTorch's default; the fused one measured the same within noise.
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, betas=(0.9, 0.95))
     forward = torch.compile(model) if args.mode == "compile" else model
     batch, context, vocabulary = shape["batch"], shape["context"], shape["vocabulary"]
     at = lambda i, j: (i * 31 + j * 17 + (i * j) % 7) % vocabulary
-    ids = torch.tensor([[at(i, j) for j in range(context)] for i in range(batch)])
-    targets = torch.tensor([[at(i, j + 1) for j in range(context)] for i in range(batch)])
+    ids = torch.tensor([[at(i, j) for j in range(context)] for i in range(batch)]).to(args.device)
+    targets = torch.tensor([[at(i, j + 1) for j in range(context)] for i in range(batch)]).to(args.device)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        loss = forward(ids, targets)
+        with torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16"):
+            loss = forward(ids, targets)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -123,6 +131,8 @@ def main():
     print(json.dumps(dict(
         who=f"torch-{torch.__version__}-{args.mode}", shape=args.shape, loss=round(loss, 4), median_ms=round(median * 1e3, 1),
         best_ms=round(min(seconds) * 1e3, 1), tokens_per_s=round(batch * context / median, 1),
+        rows=batch, row_len=context, device=args.device, precision=args.precision,
+        device_mb=round(torch.cuda.max_memory_reserved() / 2**20) if args.device == "cuda" else None,
         peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         parameters=sum(p.numel() for p in model.parameters()))))
 

@@ -112,7 +112,7 @@ impl Model {
         let options = AdamW { rate: 3e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
         let matrices: Vec<_> = self.matrices.iter().map(|w| w.value.grad_remove(gradients).expect("all are trained")).collect();
         let vectors: Vec<_> = self.vectors.iter().map(|w| w.value.grad_remove(gradients).expect("all are trained")).collect();
-        let norm = global_norm(matrices.iter().map(square_sum).chain(vectors.iter().map(square_sum)));
+        let norm = global_norm(read_scalars(matrices.iter().map(square_sum).chain(vectors.iter().map(square_sum)).collect()));
         let scale = (1.0 / norm).min(1.0);
         let pairs = self.matrices.into_iter().zip(matrices);
         self.matrices = pairs.map(|(weight, gradient)| weight.step(gradient, step, scale, &options)).collect();

@@ -1,11 +1,13 @@
 use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::softmax};
 
+use crate::again::again;
 use crate::bridge::{Operation, on_cpu, run, values};
 use crate::buffer::Buffer;
 use crate::kernels::{self, attention_backward, attention_forward};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::{Heads, Rope, Segments};
 
@@ -34,13 +36,15 @@ fn masked(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments
         let attention = Attention { heads, rope: rope.cloned(), segments: segments.iter().collect(), causal };
         run(attention, [qkv.into_dispatch()])
     } else {
-        plain(qkv, heads, rope, segments, causal)
+        let (rope, segments) = (rope.cloned(), segments.clone());
+        again([qkv.into_dispatch()], move |[qkv]| plain(Tensor::from_dispatch(qkv), heads, rope.as_ref(), &segments, causal))
     }
 }
 
 pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments, causal: bool) -> Tensor<2> {
     let Segments { rows, row_len, .. } = *segments;
     let (group, dim) = (heads.group(), heads.head_dim);
+    let narrow = qkv.dtype();
     let [q, k, v] = split(qkv, heads, rope, &segments.positions());
     // Query heads that share a key head stand one below the other, so that no key is repeated.
     let q = q.reshape([rows, row_len, heads.heads, dim]).swap_dims(1, 2).reshape([rows * heads.kv_heads, group * row_len, dim]);
@@ -50,7 +54,7 @@ pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments:
     let scores: Tensor<5> = scores.reshape([rows, heads.kv_heads, group, row_len, row_len]);
     let hidden: Tensor<5, Bool> = hidden(segments, causal, &scores.device()).unsqueeze_dims(&[1, 1]);
     let hidden = hidden.expand([rows, heads.kv_heads, group, row_len, row_len]);
-    let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 4);
+    let weights = softmax(wide(scores).mask_fill(hidden, f32::NEG_INFINITY), 4).cast(narrow);
     let y = weights.reshape([rows * heads.kv_heads, group * row_len, row_len]).matmul(v);
     y.reshape([rows, heads.heads, row_len, dim]).swap_dims(1, 2).reshape([rows * row_len, heads.q()])
 }
@@ -72,17 +76,21 @@ pub(crate) fn split(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, positions
 
 /// `[rows, row_len, row_len]`: whether the query of the second axis must not see the key of the third.
 fn hidden(segments: &Segments, causal: bool, device: &Device) -> Tensor<3, Bool> {
-    let row_len = segments.row_len;
-    let mut hidden = vec![true; segments.rows * row_len * row_len];
+    let Segments { rows, row_len, .. } = *segments;
+    // Of each query, the first key that it sees and the one after the last, within its row.
+    let mut ends = [const { Vec::new() }; 2];
     for segment in segments.iter() {
         let row_start = segment.start / row_len * row_len;
         for query in segment.clone() {
             let last = if causal { query + 1 } else { segment.end };
-            let keys = query * row_len + (segment.start - row_start)..query * row_len + (last - row_start);
-            hidden[keys].fill(false);
+            ends[0].push((segment.start - row_start) as i32);
+            ends[1].push((last - row_start) as i32);
         }
     }
-    Tensor::from_data(TensorData::new(hidden, [segments.rows, row_len, row_len]), device)
+    let device = &device.clone().inner();
+    let [first, last] = ends.map(|ends| Tensor::<3, Int>::from_data(TensorData::new(ends, [rows, row_len, 1]), device));
+    let keys = Tensor::<1, Int>::arange(0..row_len as i64, device).reshape([1, 1, row_len]);
+    keys.clone().lower(first).bool_or(keys.greater_equal(last))
 }
 
 /// What the kernels need to know.

@@ -2,6 +2,7 @@ use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
 
 use crate::bridge::{on_cpu, primitive, tensor, values};
 use crate::buffer::Buffer;
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::{Heads, Rope, attention, kernels};
 
@@ -116,7 +117,7 @@ pub fn attention_cached(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache
 }
 
 pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &mut LayerCache) -> Tensor<2> {
-    let tokens = qkv.dims()[0];
+    let (tokens, narrow) = (qkv.dims()[0], qkv.dtype());
     let (past, total, group, dim) = (cache.len, cache.len + tokens, heads.group(), heads.head_dim);
     let positions: Vec<u32> = (past as u32..total as u32).collect();
     let [q, k, v] = attention::split(qkv, heads, rope, &positions);
@@ -136,7 +137,7 @@ pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &m
     let hidden = Tensor::<2, Bool>::from_data(TensorData::new(hidden, [tokens, total]), &cache.device);
     let scores: Tensor<4> = scores.reshape([heads.kv_heads, group, tokens, total]);
     let hidden = hidden.unsqueeze::<4>().expand([heads.kv_heads, group, tokens, total]);
-    let weights = softmax(scores.mask_fill(hidden, f32::NEG_INFINITY), 3);
+    let weights = softmax(wide(scores).mask_fill(hidden, f32::NEG_INFINITY), 3).cast(narrow);
     let y = weights.reshape([heads.kv_heads, group * tokens, total]).matmul(v);
     y.reshape([heads.heads, tokens, dim]).swap_dims(0, 1).reshape([tokens, heads.q()])
 }

@@ -129,7 +129,7 @@ pub(crate) fn plain(
     firsts: &[usize],
     counts: &[usize],
 ) -> Tensor<2> {
-    let (tokens, device) = (qkv.dims()[0], qkv.device());
+    let (tokens, device, narrow) = (qkv.dims()[0], qkv.device(), qkv.dtype());
     let mut parts = Vec::with_capacity(caches.len() + 1);
     for (cache, (&first, &count)) in caches.iter_mut().zip(firsts.iter().zip(counts)) {
         if let Held::Nothing(device) = &cache.held {
@@ -143,7 +143,7 @@ pub(crate) fn plain(
     }
     let real: usize = counts.iter().sum();
     if real < tokens {
-        parts.push(Tensor::zeros([tokens - real, heads.q()], &device));
+        parts.push(Tensor::zeros([tokens - real, heads.q()], (&device, narrow)));
     }
     Tensor::cat(parts, 0)
 }

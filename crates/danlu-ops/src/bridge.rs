@@ -32,6 +32,10 @@ pub(crate) trait Operation<const N: usize>: Send + 'static {
 
 /// Whether a tensor is one the CPU forms take.
 pub(crate) fn on_cpu<const D: usize>(tensor: &Tensor<D>) -> bool {
+    #[cfg(test)]
+    if crate::tests::only_plain_forms() {
+        return false;
+    }
     tensor.dtype() == DType::F32 && is_flex(&tensor.clone().into_dispatch())
 }
 
@@ -75,14 +79,14 @@ fn tracked<C: CheckpointStrategy, O: Operation<N>, const N: usize>(operation: O,
         OpsKind::Tracked(prepared) => {
             let (y, saved) = operation.forward(inputs, needed);
             let saved = saved.expect("an operation saves its state when a gradient is needed");
-            prepared.finish(Slot(Arc::new(Mutex::new(Some((operation, saved))))), y)
+            prepared.finish(Slot::new((operation, saved)), y)
         }
         OpsKind::UnTracked(prepared) => prepared.finish(operation.forward(inputs, needed).0),
     }
 }
 
 /// Burn asks that a state be `Clone` and `Debug` though it only moves it; a shared slot is both for any type.
-struct Slot<T>(Arc<Mutex<Option<T>>>);
+pub(crate) struct Slot<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Clone for Slot<T> {
     fn clone(&self) -> Self {
@@ -93,6 +97,16 @@ impl<T> Clone for Slot<T> {
 impl<T> fmt::Debug for Slot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Slot")
+    }
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(value))))
+    }
+
+    pub(crate) fn take(&self) -> T {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().expect("Burn runs each backward step once")
     }
 }
 
@@ -110,8 +124,7 @@ impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O, N> {
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let needed = ops.parents.each_ref().map(|parent| parent.is_some());
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
-        let state = ops.state.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (operation, saved) = state.expect("Burn runs each backward step once");
+        let (operation, saved) = ops.state.take();
         let gradients = operation.backward(saved, dy, needed);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {

@@ -3,6 +3,7 @@ use burn::tensor::Tensor;
 
 use crate::bridge::{Operation, on_cpu, run, values};
 use crate::buffer::Buffer;
+use crate::precision::activations;
 use crate::profile::{Part, time};
 use crate::rows::{add, for_each_piece, rows_per_piece};
 use crate::{Ids, kernels::Isa, plain::indices};
@@ -20,7 +21,7 @@ pub fn embedding(weight: Tensor<2>, ids: &Ids) -> Tensor<2> {
         let shape = weight.dims();
         run(Embedding { ids: ids.clone(), shape }, [weight.into_dispatch()])
     } else {
-        plain(weight, ids)
+        activations(plain(weight, ids))
     }
 }
 

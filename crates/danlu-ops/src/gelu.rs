@@ -1,9 +1,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
+use crate::again::again;
 use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, simd, simd_fn};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::for_each_piece;
 
@@ -21,14 +23,16 @@ pub fn gelu(x: Tensor<2>) -> Tensor<2> {
         let shape = x.dims();
         run(Gelu { shape }, [x.into_dispatch()])
     } else {
-        plain(x)
+        again([x.into_dispatch()], |[x]| plain(Tensor::from_dispatch(x)))
     }
 }
 
 pub(crate) fn plain(x: Tensor<2>) -> Tensor<2> {
+    let narrow = x.dtype();
+    let x = wide(x);
     let cube = x.clone() * x.clone() * x.clone();
     let inner = (x.clone() + cube * CUBE) * SLOPE;
-    x * (inner.tanh() + 1.0) * 0.5
+    (x * (inner.tanh() + 1.0) * 0.5).cast(narrow)
 }
 
 simd_fn! {

@@ -1,9 +1,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
+use crate::again::again;
 use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, simd, simd_fn};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::{for_each_piece, rows_per_piece, sum_rows};
 
@@ -15,14 +17,18 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) ->
     if on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) {
         run(LayerNorm { eps: eps as f32 }, [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()])
     } else {
-        plain(x, weight, bias, eps)
+        again([x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()], move |[x, weight, bias]| {
+            plain(Tensor::from_dispatch(x), Tensor::from_dispatch(weight), Tensor::from_dispatch(bias), eps)
+        })
     }
 }
 
 pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<2> {
+    let narrow = x.dtype();
+    let x = wide(x);
     let centred = x.clone() - x.mean_dim(1);
     let scale = (centred.clone().square().mean_dim(1) + eps).sqrt().recip();
-    centred * scale * weight.unsqueeze() + bias.unsqueeze()
+    (centred * scale * weight.unsqueeze() + bias.unsqueeze()).cast(narrow)
 }
 
 simd_fn! {

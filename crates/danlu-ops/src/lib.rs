@@ -5,11 +5,13 @@
 //! Burn, and the CPU form with its own backward, taken whenever the tensors are on Burn's Flex device. The CPU form is
 //! deterministic: how work is divided depends on shapes only.
 
+mod again;
 mod attention;
 mod attention_cached;
 mod attention_paged;
 mod bridge;
 mod buffer;
+mod device;
 mod embedding;
 mod gelu;
 mod gelu_exact;
@@ -22,6 +24,7 @@ mod loss;
 mod nf4;
 pub mod optim;
 mod plain;
+mod precision;
 pub mod profile;
 mod project;
 pub mod quantized;
@@ -30,6 +33,7 @@ mod recompute;
 mod rms_norm;
 mod rope;
 mod rows;
+mod scalars;
 mod segments;
 mod swiglu;
 
@@ -39,6 +43,7 @@ pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use buffer::pool_bytes;
+pub use device::{Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, has_bf16};
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use gelu_exact::gelu_exact;
@@ -49,10 +54,12 @@ pub use linear::{LowRank, Projection, Weight, linear, project, projections};
 pub use log_probs::{linear_log_probs, linear_log_probs_and_entropy};
 pub use loss::{linear_cross_entropy, token_nll};
 pub use nf4::{NF4, Nf4};
+pub use precision::{Precision, precision, set_precision};
 pub use rate::gemm_rate;
 pub use recompute::recompute;
 pub use rms_norm::{head_rms_norm, rms_norm};
 pub use rope::Rope;
+pub use scalars::{Scalar, read_scalars};
 pub use segments::Segments;
 pub use swiglu::swiglu;
 

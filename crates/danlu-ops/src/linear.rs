@@ -162,24 +162,45 @@ pub fn projections(x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
 }
 
 pub(crate) fn plain(x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
+    let narrow = x.dtype();
+    if let Some(stacked) = stacked(parts) {
+        return plain(x, &[stacked]);
+    }
     let outputs = parts.iter().map(|part| {
         let weight = match &part.weight {
             Weight::Float(weight) => weight.clone(),
-            Weight::Nf4(blocks) => blocks.to_tensor(&x.device()),
+            Weight::Nf4(blocks) => blocks.to_tensor(&x.device().inner()),
         };
-        let mut y = x.clone().matmul(weight.transpose());
+        let mut y = x.clone().matmul(weight.cast(narrow).transpose());
         if let Some(LowRank { a, b, scale, magnitude }) = &part.adapter {
-            y = y + x.clone().matmul(a.clone().transpose()).matmul(b.clone().transpose()) * *scale;
+            let [a, b] = [a, b].map(|matrix| matrix.clone().cast(narrow).transpose());
+            y = y + x.clone().matmul(a).matmul(b) * *scale;
             if let Some(magnitude) = magnitude {
                 let adapter = LowRank { a: a.clone(), b: b.clone(), scale: *scale, magnitude: None };
                 let merged = Projection { adapter: Some(adapter), ..part.clone() }.merged();
-                y = y * factors(&merged, magnitude);
+                y = y * factors(&merged, magnitude).cast(narrow);
             }
         }
         match &part.bias {
-            Some(bias) => y + bias.clone().unsqueeze(),
+            Some(bias) => y + bias.clone().cast(narrow).unsqueeze(),
             None => y,
         }
     });
     Tensor::cat(outputs.collect(), 1)
+}
+
+/// Several plain projections as one of their weights below each other, which are less to copy than outputs beside each other.
+fn stacked(parts: &[Projection]) -> Option<Projection> {
+    let weight = |part: &Projection| match &part.weight {
+        Weight::Float(weight) if part.adapter.is_none() => Some(weight.clone()),
+        _ => None,
+    };
+    let weights: Vec<Tensor<2>> = parts.iter().map(weight).collect::<Option<_>>()?;
+    let biases: Vec<Tensor<1>> = parts.iter().filter_map(|part| part.bias.clone()).collect();
+    let alike = biases.is_empty() || biases.len() == parts.len();
+    (parts.len() > 1 && alike).then(|| Projection {
+        weight: Weight::Float(Tensor::cat(weights, 0)),
+        bias: (!biases.is_empty()).then(|| Tensor::cat(biases, 0)),
+        adapter: None,
+    })
 }

@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use crate::bridge::{Operation, on_cpu, run, values};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, Mat, MatMut, gemm, simd, simd_fn};
-use crate::loss::{carries, check, chunk_tokens, normalizer, plain_nll};
+use crate::loss::{carries, check, chunk_tokens, in_chunks, normalizer, plain_nll};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::{for_each_piece, rows_per_piece};
 use crate::{IGNORE, Ids};
@@ -21,7 +22,7 @@ pub fn linear_log_probs(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tenso
         let operation = LogProbs { targets: targets.clone(), entropy: false };
         run::<2, 1>(operation, [x.into_dispatch(), weight.into_dispatch()])
     } else {
-        -plain_nll(x, weight, targets)
+        -in_chunks(x, weight, targets, plain_nll)
     }
 }
 
@@ -35,12 +36,15 @@ pub fn linear_log_probs_and_entropy(x: Tensor<2>, weight: Tensor<2>, targets: &I
         let both = run::<2, 1>(operation, [x.into_dispatch(), weight.into_dispatch()]);
         [both.clone().narrow(0, 0, tokens), both.narrow(0, tokens, tokens)]
     } else {
-        plain_both(x, weight, targets)
+        let both =
+            in_chunks(x, weight, targets, |x, weight, targets| Tensor::stack::<2>(plain_both(x, weight, targets).into(), 0));
+        let tokens = targets.len();
+        [0, 1].map(|which| both.clone().narrow(0, which, 1).reshape([tokens]))
     }
 }
 
 pub(crate) fn plain_both(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> [Tensor<1>; 2] {
-    let logits = x.clone().matmul(weight.clone().transpose());
+    let logits = wide(x.clone().matmul(weight.clone().cast(x.dtype()).transpose()));
     let all = logits.clone() - normalizer(logits);
     let entropy = -(all.clone().exp() * all).sum_dim(1).reshape([targets.len()]);
     let carries = carries(targets, &entropy.device());

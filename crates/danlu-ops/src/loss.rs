@@ -1,9 +1,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::again::again;
 use crate::bridge::{Operation, on_cpu, owned, primitive, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, Mat, MatMut, gemm, simd, simd_fn};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::{for_each_piece, rows_per_piece, scale};
 use crate::{IGNORE, Ids, plain::indices};
@@ -18,7 +20,7 @@ pub fn linear_cross_entropy(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> T
     if on_cpu(&x) && on_cpu(&weight) {
         run(CrossEntropy { targets: targets.clone() }, [x.into_dispatch(), weight.into_dispatch()])
     } else {
-        plain(x, weight, targets)
+        mean_of_chunks(x, weight, targets)
     }
 }
 
@@ -35,7 +37,7 @@ pub fn token_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Vec<f32> {
         rows.places().zip(found).for_each(|(place, nll)| all[place] = nll);
         return all;
     }
-    plain_nll(x, weight, targets).into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
+    in_chunks(x, weight, targets, plain_nll).into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
 }
 
 pub(crate) fn check(x: &Tensor<2>, weight: &Tensor<2>, targets: &Ids) {
@@ -59,11 +61,46 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1>
 pub(crate) fn plain_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
     let tokens = targets.len();
     let device = x.device();
-    let logits = x.matmul(weight.transpose());
+    let logits = wide(x.clone().matmul(weight.cast(x.dtype()).transpose()));
     let total = normalizer(logits.clone());
     let chosen = indices(targets.iter().map(|&id| if id == IGNORE { 0 } else { id as i32 }), &device);
     let nll = total - logits.gather(1, chosen.reshape([tokens, 1]));
     nll.reshape([tokens]) * carries(targets, &device)
+}
+
+/// Logits that other devices hold at a time, unless so many are of fewer tokens than [`CHUNK_TOKENS`].
+const CHUNK_LOGITS: usize = 1 << 26;
+
+/// What `form` says of each token, `[tokens]` or several such side by side, found for one chunk of tokens after the other, so that the logits
+/// of a chunk are all there is of them.
+pub(crate) fn in_chunks<const D: usize>(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    targets: &Ids,
+    form: fn(Tensor<2>, Tensor<2>, &Ids) -> Tensor<D>,
+) -> Tensor<D> {
+    let most = (CHUNK_LOGITS / weight.dims()[0].max(1)).max(CHUNK_TOKENS);
+    let one = |(i, targets): (usize, &[u32])| {
+        let (x, targets) = (x.clone().narrow(0, i * most, targets.len()), Ids::from(targets));
+        again([x.into_dispatch(), weight.clone().into_dispatch()], move |[x, weight]| {
+            form(Tensor::from_dispatch(x), Tensor::from_dispatch(weight), &targets)
+        })
+    };
+    let mut chunks: Vec<Tensor<D>> = targets.chunks(most).enumerate().map(one).collect();
+    if chunks.len() == 1 { chunks.remove(0) } else { Tensor::cat(chunks, D - 1) }
+}
+
+/// [`linear_cross_entropy`] of devices other than the CPU.
+fn mean_of_chunks(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
+    let places: Vec<i32> = (0..targets.len()).filter(|&i| targets[i] != IGNORE).map(|i| i as i32).collect();
+    let all = places.is_empty() || places.len() == targets.len();
+    let (x, targets) = if all {
+        (x, targets.clone())
+    } else {
+        let device = x.device();
+        (x.select(0, indices(places.into_iter(), &device)), targets.iter().copied().filter(|&id| id != IGNORE).collect())
+    };
+    in_chunks(x, weight, &targets, plain_nll).sum() / counted(&targets) as f64
 }
 
 /// The logarithm of each row's sum of exponentials, `[tokens, 1]`.

@@ -2,9 +2,11 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use crate::Heads;
+use crate::again::again;
 use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, simd, simd_fn};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::{for_each_piece, rows_per_piece, sum_rows};
 
@@ -15,13 +17,17 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     if on_cpu(&x) && on_cpu(&weight) {
         run(RmsNorm { eps: eps as f32 }, [x.into_dispatch(), weight.into_dispatch()])
     } else {
-        plain(x, weight, eps)
+        again([x.into_dispatch(), weight.into_dispatch()], move |[x, weight]| {
+            plain(Tensor::from_dispatch(x), Tensor::from_dispatch(weight), eps)
+        })
     }
 }
 
 pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+    let narrow = x.dtype();
+    let x = wide(x);
     let scale = (x.clone().square().mean_dim(1) + eps).sqrt().recip();
-    x * scale * weight.unsqueeze()
+    (x * scale * weight.unsqueeze()).cast(narrow)
 }
 
 /// Normalizes each query head and each key head of packed qkv (`[tokens, heads.qkv()]`) by its own root mean square, as
@@ -35,7 +41,11 @@ pub fn head_rms_norm(qkv: Tensor<2>, q_weight: Tensor<1>, k_weight: Tensor<1>, h
         let inputs = [qkv.into_dispatch(), q_weight.into_dispatch(), k_weight.into_dispatch()];
         run(HeadRmsNorm { heads, eps: eps as f32 }, inputs)
     } else {
-        plain_heads(qkv, q_weight, k_weight, heads, eps)
+        let inputs = [qkv.into_dispatch(), q_weight.into_dispatch(), k_weight.into_dispatch()];
+        again(inputs, move |[qkv, q_weight, k_weight]| {
+            let [q_weight, k_weight] = [q_weight, k_weight].map(Tensor::from_dispatch);
+            plain_heads(Tensor::from_dispatch(qkv), q_weight, k_weight, heads, eps)
+        })
     }
 }
 

@@ -1,6 +1,9 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::plain::indices;
+use crate::precision::wide;
 
 /// Rotary position embedding (Su et al. 2021, <https://arxiv.org/abs/2104.09864>) in the half-split form of `transformers`:
 /// channel `i` of a head turns together with channel `i + head_dim / 2`. Cloning shares the tables.
@@ -14,6 +17,8 @@ struct Tables {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// The same on the device last asked for.
+    there: Mutex<Option<(Device, [Tensor<2>; 2])>>,
 }
 
 impl Rope {
@@ -29,7 +34,7 @@ impl Rope {
     pub fn from_frequencies(frequencies: &[f64], max_position: usize) -> Self {
         let angles = (0..max_position).flat_map(|p| frequencies.iter().map(move |f| p as f64 * f));
         let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
-        Self { tables: Arc::new(Tables { half: frequencies.len(), cos, sin }) }
+        Self { tables: Arc::new(Tables { half: frequencies.len(), cos, sin, there: Mutex::new(None) }) }
     }
 
     /// Positions the tables cover.
@@ -63,19 +68,24 @@ impl Rope {
 
     /// Cosines and sines of the given positions as tensors `[positions, 1, head_dim / 2]`.
     fn gather(&self, positions: &[u32], device: &Device) -> [Tensor<3>; 2] {
-        let half = self.tables.half;
-        [self.cos(), self.sin()].map(|table| {
-            let rows: Vec<f32> =
-                positions.iter().flat_map(|&p| &table[p as usize * half..(p as usize + 1) * half]).copied().collect();
-            Tensor::from_data(TensorData::new(rows, [positions.len(), 1, half]), device)
-        })
+        let (half, device) = (self.tables.half, device.clone().inner());
+        let mut there = self.tables.there.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, tables) = there.take_if(|(where_, _)| *where_ == device).unwrap_or_else(|| {
+            let shape = [self.max_position(), half];
+            let tables = [self.cos(), self.sin()].map(|table| Tensor::from_data(TensorData::new(table.to_vec(), shape), &device));
+            (device.clone(), tables)
+        });
+        let rows = indices(positions.iter().map(|&p| p as i32), &device);
+        *there = Some((device, tables.clone()));
+        tables.map(|table| table.select(0, rows.clone()).reshape([positions.len(), 1, half]))
     }
 
     /// Plain-tensor form: turns `x` `[tokens, heads, head_dim]` by each token's position.
     pub(crate) fn plain(&self, x: Tensor<3>, positions: &[u32]) -> Tensor<3> {
         let [cos, sin] = self.gather(positions, &x.device());
-        let half = self.tables.half;
+        let (half, narrow) = (self.tables.half, x.dtype());
+        let x = wide(x);
         let (a, b) = (x.clone().narrow(2, 0, half), x.narrow(2, half, half));
-        Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 2)
+        Tensor::cat(vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin], 2).cast(narrow)
     }
 }

@@ -1,9 +1,11 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation::silu};
 
+use crate::again::again;
 use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, simd, simd_fn};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::{for_each_piece, rows_per_piece};
 
@@ -12,12 +14,17 @@ use crate::rows::{for_each_piece, rows_per_piece};
 pub fn swiglu(gate_up: Tensor<2>) -> Tensor<2> {
     let [_, channels] = gate_up.dims();
     assert!(channels.is_multiple_of(2), "gate and up have the same width, but together {channels} channels");
-    if on_cpu(&gate_up) { run(Swiglu { width: channels / 2 }, [gate_up.into_dispatch()]) } else { plain(gate_up) }
+    if on_cpu(&gate_up) {
+        run(Swiglu { width: channels / 2 }, [gate_up.into_dispatch()])
+    } else {
+        again([gate_up.into_dispatch()], |[x]| plain(Tensor::from_dispatch(x)))
+    }
 }
 
 pub(crate) fn plain(gate_up: Tensor<2>) -> Tensor<2> {
-    let width = gate_up.dims()[1] / 2;
-    silu(gate_up.clone().narrow(1, 0, width)) * gate_up.narrow(1, width, width)
+    let (width, narrow) = (gate_up.dims()[1] / 2, gate_up.dtype());
+    let gate_up = wide(gate_up);
+    (silu(gate_up.clone().narrow(1, 0, width)) * gate_up.narrow(1, width, width)).cast(narrow)
 }
 
 simd_fn! {

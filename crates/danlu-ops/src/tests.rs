@@ -1,6 +1,9 @@
-//! Every operation is held to its plain form and to finite differences, with each choice of frozen inputs.
+//! Every operation is held to its plain form and to finite differences, with each choice of frozen inputs; and what other devices run to
+//! what the CPU does, in 32-bit floats and in bfloat16. `DANLU_TEST_DEVICE=cuda` names such a device; without it the CPU plays one.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use std::cell::Cell;
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::{Heads, IGNORE, Ids, LowRank, Nf4, Projection, Rope, Segments, Weight};
 
@@ -20,12 +23,40 @@ pub(crate) fn tensor(shape: [usize; 2], seed: u64, device: &Device) -> Tensor<2>
 }
 
 pub(crate) fn to_vec<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.into_data().try_into_vec().unwrap()
+    x.into_data().convert::<f32>().try_into_vec().unwrap()
 }
 
 /// A vector from the row that the harness passes.
 fn vector(row: &Tensor<2>) -> Tensor<1> {
     row.clone().flatten(0, 1)
+}
+
+thread_local! {
+    static ONLY_PLAIN_FORMS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread's operations shall run as on a device other than the CPU.
+pub(crate) fn only_plain_forms() -> bool {
+    ONLY_PLAIN_FORMS.get()
+}
+
+/// The device under test, and how exact its products of 32-bit floats are: graphics cards may read them with 10 bits of fraction.
+pub(crate) fn elsewhere() -> (Device, f64) {
+    match std::env::var("DANLU_TEST_DEVICE") {
+        Err(_) => (Device::flex(), 2e-6),
+        Ok(name) => {
+            crate::choose_device(&name).unwrap_or_else(|error| panic!("DANLU_TEST_DEVICE: {error}"));
+            (crate::device(), 2e-3)
+        }
+    }
+}
+
+/// Runs `body` as on the device under test.
+pub(crate) fn as_elsewhere<R>(body: impl FnOnce() -> R) -> R {
+    ONLY_PLAIN_FORMS.set(true);
+    let result = body();
+    ONLY_PLAIN_FORMS.set(false);
+    result
 }
 
 type Function<'a> = &'a dyn Fn(&[Tensor<2>]) -> Tensor<2>;
@@ -90,6 +121,7 @@ fn check_moving(name: &str, shapes: &[[usize; 2]], moving: usize, ours: Function
         }
     }
     let (y, gradients) = evaluate(ours, &inputs, shapes, 0, &device);
+    check_elsewhere(name, shapes, ours, &inputs, &y, &gradients);
     let (y_again, again) = evaluate(ours, &inputs, shapes, 0, &device.clone().gradient_checkpointing());
     assert!(y == y_again && gradients == again, "{name}: another checkpointing strategy changes nothing");
     // Without autodiff the same numbers come out.
@@ -123,6 +155,45 @@ fn check_moving(name: &str, shapes: &[[usize; 2]], moving: usize, ours: Function
         .sum();
     let size: f64 = gradients.iter().flatten().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();
     assert!((slope - expect).abs() <= 5e-3 * size + 1e-3, "{name}: the slope is {slope}, the gradient says {expect} of {size}");
+}
+
+/// Holds what other devices run to what the CPU does.
+#[track_caller]
+fn check_elsewhere(
+    name: &str,
+    shapes: &[[usize; 2]],
+    ours: Function,
+    inputs: &[Vec<f32>],
+    want: &[f32],
+    gradients: &[Option<Vec<f32>>],
+) {
+    let (device, tolerance) = elsewhere();
+    let device = device.autodiff();
+    let narrow = |x: &[Tensor<2>]| {
+        // Activations come first.
+        let mut x = x.to_vec();
+        x[0] = x[0].clone().cast(DType::BF16);
+        ours(&x).cast(DType::F32)
+    };
+    // Products of bfloat16 have 8 bits, and errors add up over a form's steps.
+    for (precision, ours, tolerance) in [("f32", ours, tolerance), ("bf16", &narrow as Function, 4e-2)] {
+        let (y, found) = as_elsewhere(|| evaluate(ours, inputs, shapes, 0, &device));
+        let errors: Vec<f64> =
+            found.iter().zip(gradients).map(|(a, b)| error(a.as_ref().unwrap(), b.as_ref().unwrap())).collect();
+        println!("{name}: {precision} {:.1e}, gradients {errors:.1e?}", error(&y, want));
+        assert_close(&format!("{name} elsewhere in {precision}"), &y, want, tolerance);
+        for (i, (got, want)) in found.iter().zip(gradients).enumerate() {
+            let (got, want) = (got.as_ref().unwrap(), want.as_ref().unwrap());
+            assert_close(&format!("{name} elsewhere in {precision}, gradient {i}"), got, want, 10.0 * tolerance.min(1e-2));
+        }
+    }
+}
+
+/// How far off a vector is, relative to what it should be.
+fn error(got: &[f32], want: &[f32]) -> f64 {
+    let square = |x: f64| x * x;
+    let off: f64 = got.iter().zip(want).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    (off / want.iter().map(|&x| square(f64::from(x))).sum::<f64>().max(1e-6)).sqrt()
 }
 
 #[test]
@@ -348,7 +419,7 @@ fn cached_attention_is_full_attention() {
     let rope = Rope::new(8, 10_000.0, 64);
     for heads in [Heads { heads: 4, kv_heads: 4, head_dim: 8 }, Heads { heads: 6, kv_heads: 2, head_dim: 8 }] {
         for rope in [None, Some(&rope)] {
-            let device = Device::flex();
+            let (device, tolerance) = elsewhere();
             let qkv = tensor([40, heads.qkv()], 7, &device);
             let full = to_vec(crate::attention(qkv.clone(), heads, rope, &Segments::rows(1, 40)));
             let mut cache = crate::LayerCache::new(heads, 40, &device);
@@ -360,7 +431,7 @@ fn cached_attention_is_full_attention() {
                 pieces.extend(to_vec(crate::attention_cached(qkv.clone().narrow(0, start, len), heads, rope, &mut cache)));
             }
             assert_eq!(cache.len(), 40);
-            assert_close("cached", &pieces, &full, 2e-6);
+            assert_close("cached", &pieces, &full, tolerance);
         }
     }
 }
@@ -371,7 +442,7 @@ fn paged_attention_is_full_attention() {
     for heads in [Heads { heads: 4, kv_heads: 4, head_dim: 8 }, Heads { heads: 6, kv_heads: 2, head_dim: 48 }] {
         let rope = Rope::new(heads.head_dim, 10_000.0, 128);
         for rope in [None, Some(&rope)] {
-            let device = Device::flex();
+            let (device, tolerance) = elsewhere();
             let texts: Vec<Tensor<2>> = [100, 71, 9].iter().map(|&n| tensor([n, heads.qkv()], n as u64, &device)).collect();
             let full = |x: &Tensor<2>| to_vec(crate::attention(x.clone(), heads, rope, &Segments::rows(1, x.dims()[0])));
             let whole: Vec<Vec<f32>> = texts.iter().map(full).collect();
@@ -432,7 +503,7 @@ fn paged_attention_is_full_attention() {
                 };
                 got[0].extend(to_vec(y));
                 for (got, want) in got.iter().zip(&whole) {
-                    assert_close("paged", got, want, 2e-6);
+                    assert_close("paged", got, want, tolerance);
                 }
             }
         }

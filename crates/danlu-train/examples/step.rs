@@ -1,14 +1,15 @@
 //! The speed of a training step, through the public models, operations and optimizer; `bench/training_step.py` sets it against PyTorch.
 //!
 //!     cargo run --release -p danlu-train --example step -- --shape llama-6x384 --steps 8
+//!
+//! `--device`, `--precision f32|bf16`, `--rows` and `--row-len` set it on a graphics card.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
 use danlu_models::{Batch, Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
-use danlu_ops::profile;
+use danlu_ops::{Precision, profile};
 use danlu_train::recipe::{OptimizerKind, OptimizerSpec};
 use danlu_train::{Gradients, Optimizer};
 
@@ -16,21 +17,33 @@ fn main() -> Result<()> {
     let argument = |name: &str| std::env::args().skip_while(|a| a != name).nth(1);
     let shape = argument("--shape").unwrap_or("llama-6x384".into());
     let steps: usize = argument("--steps").map_or(Ok(8), |s| s.parse()).context("--steps is a number")?;
+    let number =
+        |name: &str, usual: usize| argument(name).map_or(Ok(usual), |n| n.parse().with_context(|| format!("{name} is a number")));
     let (config, rows, row_len, vocabulary) = match shape.as_str() {
-        "llama-6x384" => (DecoderConfig::Llama(LlamaConfig::new(4096, 384, 6, 64, 256)), 8, 256, 4096),
-        "gpt2-12x768" => (DecoderConfig::Gpt2(Gpt2Config::new(50257, 768, 12, 512)), 2, 512, 50257),
+        "llama-6x384" => {
+            let (rows, row_len) = (number("--rows", 8)?, number("--row-len", 256)?);
+            (DecoderConfig::Llama(LlamaConfig::new(4096, 384, 6, 64, row_len)), rows, row_len, 4096)
+        }
+        "gpt2-12x768" => {
+            let (rows, row_len) = (number("--rows", 2)?, number("--row-len", 512)?);
+            (DecoderConfig::Gpt2(Gpt2Config::new(50257, 768, 12, row_len)), rows, row_len, 50257)
+        }
         _ => bail!("--shape is llama-6x384 or gpt2-12x768"),
     };
+    danlu_ops::choose_device(&argument("--device").unwrap_or("cpu".into()))?;
+    let precision = argument("--precision").unwrap_or("f32".into());
+    danlu_ops::set_precision(if precision == "bf16" { Precision::Bf16 } else { Precision::F32 });
+    let device = danlu_ops::device();
     // The tokens that bench/torch_step.py reads.
     let at = |i: usize, j: usize| ((i * 31 + j * 17 + (i * j) % 7) % vocabulary) as u32;
     let tokens = |shift: usize| (0..rows * row_len).map(|k| at(k / row_len, k % row_len + shift)).collect::<Vec<_>>();
     let batch = Batch::new(tokens(0), tokens(1), rows, row_len, vec![]);
 
-    let mut model = Decoder::new(&config, 0, &Device::flex().autodiff())?;
+    let mut model = Decoder::new(&config, 0, &device.clone().autodiff())?;
     let rate = Some(3e-4);
     let spec = OptimizerSpec { kind: OptimizerKind::Adamw, rate, embedding_rate: rate, ..OptimizerSpec::default() };
     let mut optimizer = Optimizer::new(&spec, &model);
-    let (mut seconds, mut loss) = (vec![], 0.0);
+    let (mut seconds, mut losses) = (vec![], vec![]);
     for step in 1..=steps as u64 + 2 {
         if step == 3 {
             profile::enable(true);
@@ -41,7 +54,7 @@ fn main() -> Result<()> {
         let mut gradients = Gradients::new();
         gradients.add(&model, mean.backward())?;
         model = optimizer.step(model, &mut gradients, step, 1.0, 1.0);
-        loss = mean.into_scalar::<f32>();
+        losses.push(mean.into_scalar::<f32>());
         if step > 2 {
             seconds.push(start.elapsed().as_secs_f64());
         }
@@ -55,8 +68,10 @@ fn main() -> Result<()> {
     seconds.sort_by(f64::total_cmp);
     let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
     let row = serde_json::json!({
-        "who": "danlu", "shape": shape, "loss": loss, "median_ms": 1e3 * median, "best_ms": 1e3 * best,
+        "who": "danlu", "shape": shape, "rows": rows, "row_len": row_len, "device": argument("--device"), "precision": precision,
+        "losses": losses, "median_ms": 1e3 * median, "best_ms": 1e3 * best,
         "tokens_per_s": (rows * row_len) as f64 / median, "peak_mb": peak() >> 20, "parameters": config.parameters(),
+        "device_mb": device.memory_pool_usage().map(|usage| usage.bytes_reserved >> 20),
         "threads": danlu_ops::threads(), "parts_ms": parts,
     });
     println!("{row}");

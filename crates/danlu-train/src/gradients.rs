@@ -5,6 +5,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::container::TensorContainer;
 use danlu_models::names_and_shapes;
+use danlu_ops::Scalar;
 use danlu_ops::optim::square_sum;
 
 /// One gradient per parameter, known by the parameter's place in the model (the order of [`names_and_shapes`]).
@@ -14,6 +15,9 @@ pub struct Gradients {
 
 /// The square of each gradient's length, with the parameter's name.
 pub type Squares = Vec<(String, f64)>;
+
+/// [`Squares`] that a device may still be computing.
+pub type ComingSquares = Vec<(String, Scalar)>;
 
 impl Gradients {
     pub fn new() -> Self {
@@ -34,8 +38,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// The square of the length of every gradient, in double precision.
-    pub fn squares(&self, model: &impl Module) -> Squares {
+    /// The square of the length of every gradient.
+    pub fn squares(&self, model: &impl Module) -> ComingSquares {
         let mut squares = SquareSums { sum: self, index: 0, values: vec![] };
         model.visit(&mut squares);
         let names = names_and_shapes(model);
@@ -83,7 +87,7 @@ impl ModuleVisitor for Adder<'_> {
 struct SquareSums<'a> {
     sum: &'a Gradients,
     index: usize,
-    values: Vec<(usize, f64)>,
+    values: Vec<(usize, Scalar)>,
 }
 
 impl ModuleVisitor for SquareSums<'_> {

@@ -11,12 +11,13 @@ use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use danlu_eval::Measure;
 use danlu_models::{load_named, to_named};
+use danlu_ops::Scalar;
 use serde_json::{Map, Value};
 
 use crate::auto::Plan;
 use crate::checkpoint::{self, Checkpoint, NamedTensor, State};
 use crate::events::{Event, Observer, Step, Summary};
-use crate::gradients::Gradients;
+use crate::gradients::{Gradients, Squares};
 use crate::guard::LossGuard;
 use crate::memory;
 use crate::metrics::Metrics;
@@ -247,10 +248,11 @@ impl<'a, O: Objective> Session<'a, O> {
         let total: usize = counts.iter().sum();
         let mut gradients = Gradients::new();
         let mut done = Update { targets: total, ..Update::default() };
+        let mut losses = vec![];
         for (piece, &count) in pieces.iter().zip(&counts).filter(|(_, count)| **count > 0) {
             let weight = count as f64 / total as f64;
             let mean = objective.loss(&model, piece);
-            done.loss += weight * f64::from(mean.value.clone().inner().into_scalar::<f32>());
+            losses.push((weight, Scalar::of(mean.value.clone())));
             for (name, value) in mean.report {
                 match done.report.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, sum)) => *sum += weight * value,
@@ -260,7 +262,12 @@ impl<'a, O: Objective> Session<'a, O> {
             let weighted = if count == total { mean.value } else { mean.value * weight };
             gradients.add(&model, weighted.backward())?;
         }
-        let squares = gradients.squares(&model);
+        // The one moment in which a step waits for its device.
+        let (names, squares): (Vec<_>, Vec<_>) = gradients.squares(&model).into_iter().unzip();
+        let (weights, losses): (Vec<_>, Vec<_>) = losses.into_iter().unzip();
+        let mut read = danlu_ops::read_scalars(losses.into_iter().chain(squares).collect()).into_iter();
+        done.loss = weights.iter().zip(read.by_ref()).map(|(weight, loss)| weight * loss).sum();
+        let squares: Squares = names.into_iter().zip(read).collect();
         if total > 0 {
             self.guard.check(step, done.loss, &squares)?;
         }

@@ -66,7 +66,8 @@ fn accumulated_pieces_give_the_gradient_of_the_whole() {
             let weight = cut.targets(piece) as f64 / total as f64;
             gradients.add(&model, (cut.loss(&model, piece).value * weight).backward()).unwrap();
         }
-        gradients.squares(&model)
+        let (names, squares): (Vec<_>, Vec<_>) = gradients.squares(&model).into_iter().unzip();
+        names.into_iter().zip(danlu_ops::read_scalars(squares)).collect::<Vec<_>>()
     };
     assert_eq!(toy.micro_rows, 8);
     for rows in [1, 2, 4] {

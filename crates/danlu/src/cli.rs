@@ -27,6 +27,11 @@ pub struct Cli {
     /// Use this many threads instead of one for each core.
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
+
+    /// Where models compute: auto (a graphics card that this program was built for, else the CPU), cpu, cuda, vulkan, cuda:1 …
+    /// Without it, what DANLU_DEVICE says, else auto.
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

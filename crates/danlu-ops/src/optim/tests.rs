@@ -1,7 +1,8 @@
 use burn::tensor::{Device, Tensor};
 
 use super::*;
-use crate::tests::{tensor, to_vec};
+use crate::read_scalars;
+use crate::tests::{as_elsewhere, elsewhere, tensor, to_vec};
 
 fn assert_close(got: Vec<f32>, want: Vec<f32>, tolerance: f32) {
     let size = want.iter().fold(1e-3f32, |size, x| size.max(x.abs()));
@@ -64,7 +65,7 @@ fn muon_is_its_plain_form_and_its_update_is_nearly_orthogonal() {
         let once = Muon { rate: 1.0, weight_decay: 0.0, ..options };
         let zeros = Tensor::<2>::zeros(shape, &device);
         let (update, _) = muon_step(zeros.clone(), tensor(shape, 3, &device), zeros, 1.0, &once);
-        let size = (square_sum(&update) / shape.iter().min().copied().unwrap() as f64).sqrt();
+        let size = (read_scalars(vec![square_sum(&update)])[0] / shape.iter().min().copied().unwrap() as f64).sqrt();
         let expect = 0.2 * (shape.iter().max().copied().unwrap() as f64).sqrt();
         assert!((0.6..1.3).contains(&(size / expect)), "{shape:?}: singular values about {size}, expected about {expect}");
     }
@@ -75,8 +76,36 @@ fn the_global_norm_is_that_of_everything_together() {
     let device = Device::flex();
     let parts = [tensor([300, 257], 1, &device), tensor([1, 3], 2, &device)];
     let want: f64 = parts.iter().flat_map(|x| to_vec(x.clone())).map(|x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    let got = global_norm(parts.iter().map(square_sum));
+    let got = global_norm(read_scalars(parts.iter().map(square_sum).collect()));
     assert!((got - want).abs() < 1e-5 * want, "{got} instead of {want}");
     let narrowed = parts[0].clone().narrow(0, 3, 5).transpose();
-    assert!((square_sum(&narrowed) - norm::plain(narrowed.clone())).abs() < 1e-3);
+    let [ours, plain] = read_scalars(vec![square_sum(&narrowed), norm::plain(narrowed.clone())])[..] else { unreachable!() };
+    assert!((ours - plain).abs() < 1e-3);
+}
+
+/// Other devices move the weights as the CPU does, and read several sums of squares at once.
+#[test]
+fn steps_elsewhere_are_those_of_the_cpu() {
+    let (device, tolerance) = elsewhere();
+    let adamw = AdamW { rate: 1e-2, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weight_decay: 0.1 };
+    let muon = Muon { rate: 0.02, momentum: 0.95, weight_decay: 0.1, iterations: 5 };
+    let shape = [200, 130];
+    let run = |device: &Device| {
+        let zeros = || Tensor::<2>::zeros(shape, device);
+        let (mut a, mut m) = ((tensor(shape, 1, device), [zeros(), zeros()]), (tensor(shape, 1, device), zeros()));
+        let mut squares = vec![];
+        for step in 1..4 {
+            let gradient = tensor(shape, 10 + step, device);
+            squares.push(square_sum(&gradient));
+            a = adamw_step(a.0, gradient.clone(), a.1, step, 0.5, &adamw);
+            m = muon_step(m.0, gradient, m.1, 2.0, &muon);
+        }
+        (to_vec(a.0), to_vec(m.0), read_scalars(squares))
+    };
+    let ((a, m, squares), found) = (run(&Device::flex()), as_elsewhere(|| run(&device)));
+    assert_close(found.0, a, 1e-5);
+    assert_close(found.1, m, 1e-4_f32.max(tolerance as f32));
+    for (found, square) in found.2.into_iter().zip(squares) {
+        assert!((found - square).abs() <= 1e-5 * square, "{found} instead of {square}");
+    }
 }

@@ -34,6 +34,9 @@ pub struct Recipe {
     /// Decides the initial weights, the order of the data and the samples.
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: u64,
+    /// What activations are made of. Weights, gradients and losses are 32-bit floats with any.
+    #[serde(skip_serializing_if = "is_default")]
+    pub precision: PrecisionKind,
     pub data: DataSpec,
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
@@ -57,6 +60,19 @@ pub enum Level {
     L1,
     /// A model of one task, made from an L1.
     L2,
+}
+
+/// The numbers that activations are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionKind {
+    /// bf16 on a graphics card that computes in it, else f32.
+    #[default]
+    Auto,
+    /// 32-bit floats.
+    F32,
+    /// bfloat16 (Kalamkar 2019); only on a graphics card that computes in it.
+    Bf16,
 }
 
 /// What the model reads.
@@ -358,6 +374,7 @@ impl Default for Recipe {
             name: "model".into(),
             level: Level::L0,
             seed: 0,
+            precision: PrecisionKind::default(),
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),

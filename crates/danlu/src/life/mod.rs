@@ -3,6 +3,7 @@
 
 pub mod corpora;
 pub mod curves;
+pub mod device;
 pub mod export;
 pub mod import;
 pub mod kinds;

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_lab::{Machine, Measured, Prediction, Prices, calibrate, compare, predict};
 use danlu_registry::{ModelId, check_name};
@@ -142,7 +141,7 @@ fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let name = &plan.recipe.name;
     let dir = folder(home, name);
     let (planned, _) = prediction_of(home, plan);
-    let device = Device::flex().autodiff();
+    let device = danlu_ops::device().autodiff();
     let (objective, identity, curve) = (kind.objective()?, kind.identity(), kind.curve());
     let mut watcher = Watcher::new(view, name, plan, curve)?;
     watcher.state.curves = curves::read(&dir, curve)?;

@@ -52,6 +52,7 @@ fn examine(home: &Path) -> Vec<Finding> {
         fine("danlu", env!("CARGO_PKG_VERSION").into()),
         fine("cores", format!("{cores} ({} threads used)", danlu_ops::threads())),
         fine("kernels", danlu_ops::kernels::Isa::current().name().into()),
+        device(),
         fine("matrix products", format!("{}/s", human::flops(danlu_ops::gemm_rate()))),
         fine("memory bandwidth", format!("{}/s read", human::bytes(bandwidth() as u64))),
     ];
@@ -63,6 +64,31 @@ fn examine(home: &Path) -> Vec<Finding> {
     findings.extend(disk(home));
     findings.push(clients());
     findings
+}
+
+/// Where models compute, and what else could.
+fn device() -> Finding {
+    let (chosen, found) = (danlu_ops::device(), danlu_ops::accelerators());
+    let is = match found.iter().find(|accelerator| accelerator.device == chosen) {
+        None => "the CPU".to_string(),
+        Some(a) => format!("{}, {} ({})", a.name, a.part, if a.bf16() { "bf16" } else { "f32" }),
+    };
+    let others: Vec<String> = found.iter().filter(|a| a.device != chosen).map(|a| format!("{} ({})", a.name, a.part)).collect();
+    let built = danlu_ops::built_for();
+    let advice = if !others.is_empty() {
+        Some(format!("--device or DANLU_DEVICE can name {} too.", others.join(", ")))
+    } else if built.is_empty() {
+        nvidia().then(|| "There is an NVIDIA card; `cargo build --release --features cuda` makes a program that uses it.".into())
+    } else if found.is_empty() {
+        Some(format!("This program was built for {}, but no such device answers; its driver may be missing.", built.join(", ")))
+    } else {
+        None
+    };
+    Finding { what: "device", is, advice }
+}
+
+fn nvidia() -> bool {
+    Path::new("/proc/driver/nvidia/version").exists()
 }
 
 fn memory() -> Option<Finding> {

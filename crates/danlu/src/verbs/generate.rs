@@ -3,13 +3,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use burn::tensor::Device;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Finish, Generator, Reason, Sampling};
 use danlu_registry::{ModelRef, Registry};
+use danlu_train::recipe::PrecisionKind;
 
 use super::Context;
 use crate::exit::{Exit, Outcome, bad_input};
+use crate::life::device;
 use crate::{interrupt, views};
 
 /// Let a model go on with a text: one prompt, or one after another.
@@ -97,7 +98,8 @@ pub fn open(context: &Context, model: &str) -> Outcome<Generator> {
         let id = registry.resolve(&wanted).map_err(bad_input)?;
         registry.folder(&id)
     };
-    let (decoder, config) = danlu_models::folder::load(&folder, &Device::flex()).map_err(bad_input)?;
+    device::set_precision(PrecisionKind::Auto)?;
+    let (decoder, config) = danlu_models::folder::load(&folder, &danlu_ops::device()).map_err(bad_input)?;
     let tokenizer = Tokenizer::load(&folder).map_err(bad_input)?;
     Ok(Generator::new(decoder, tokenizer).with_config(&config))
 }

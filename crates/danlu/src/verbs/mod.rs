@@ -14,7 +14,8 @@ pub mod up;
 use std::path::PathBuf;
 
 use crate::cli::{Cli, Verb};
-use crate::exit::Outcome;
+use crate::exit::{Outcome, bad_input};
+use crate::life::device;
 
 /// What every verb is given.
 pub struct Context {
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> Outcome {
     if let Some(threads) = cli.threads {
         danlu_ops::set_threads(threads.max(1));
     }
+    device::choose(cli.device.as_deref()).map_err(bad_input)?;
     let context = Context { home: danlu_files::home()? };
     match cli.verb {
         Verb::Up(args) => up::run(&context, args),

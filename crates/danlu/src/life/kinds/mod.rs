@@ -100,6 +100,7 @@ impl Prepared {
     /// When data cannot be had or the recipe does not fit it.
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
         let recipe = super::prepare::with_folders(home, recipe)?;
+        super::device::set_precision(recipe.precision)?;
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
