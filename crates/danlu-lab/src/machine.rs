@@ -32,6 +32,12 @@ struct Reached {
     run: String,
     parameters: u64,
     efficiency: f64,
+    #[serde(default = "cpu")]
+    device: String,
+}
+
+fn cpu() -> String {
+    "cpu".into()
 }
 
 impl Machine {
@@ -40,10 +46,11 @@ impl Machine {
     pub fn here(home: &Path, model: &Outline) -> Self {
         let size = model.parameters;
         let distance = |reached: &Reached| (reached.parameters.max(1) as f64 / size as f64).ln().abs();
+        let device = danlu_ops::device_name();
         // The last of those equally near: it is the newest.
         let nearest = reached(home)
             .into_iter()
-            .filter(|r| distance(r) <= ALIKE.ln())
+            .filter(|r| r.device == device && distance(r) <= ALIKE.ln())
             .rev()
             .min_by(|a, b| distance(a).total_cmp(&distance(b)));
         let (efficiency, measured_in) = nearest.map_or((assumed(model), None), |r| (r.efficiency, Some(r.run)));
@@ -52,7 +59,8 @@ impl Machine {
             gemm_rate: danlu_ops::gemm_rate(),
             efficiency,
             measured_in,
-            available: available_memory(),
+            // What a graphics card has left, its driver does not tell Burn.
+            available: if device == cpu() { available_memory() } else { None },
         }
     }
 }
@@ -84,7 +92,7 @@ pub fn calibrate(home: &Path, run: &str, parameters: u64, efficiency: f64) -> Re
     }
     let mut all = reached(home);
     all.retain(|r| r.run != run);
-    all.push(Reached { run: run.to_string(), parameters, efficiency });
+    all.push(Reached { run: run.to_string(), parameters, efficiency, device: danlu_ops::device_name() });
     let newest = &all[all.len().saturating_sub(KEEP)..];
     danlu_files::write_atomic_bytes(&home.join(FILE), serde_json::to_string_pretty(newest)?.as_bytes())
         .context("the machine's calibration was not kept")

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use danlu_ops::{Ids, LayerCache, PagedCache};
 
 use crate::config::DecoderConfig;
@@ -87,7 +87,7 @@ impl Decoder {
 
     /// Logits of every token, `[tokens, vocabulary]`.
     pub fn logits(&self, batch: &Batch) -> Tensor<2> {
-        danlu_ops::linear(self.hidden(batch), self.head_weight(), None)
+        danlu_ops::linear(self.hidden(batch), self.head_weight(), None).cast(DType::F32)
     }
 
     /// Reads more tokens of the one sequence in `cache` and returns the logits of the token after the last, `[vocabulary]`.
@@ -101,7 +101,7 @@ impl Decoder {
         let ids: Ids = tokens.into();
         let hidden = each!(self, model => model.hidden_cached(&ids, &mut cache.layers));
         let logits = danlu_ops::linear(hidden, self.head_weight(), None);
-        logits.into_data().try_into_vec().expect("logits are of 32-bit floats")
+        logits.into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
     }
 
     /// Reads more tokens of many sequences at once, `parts[i]` of the i-th, and returns the logits of the token after each one's last,
@@ -124,14 +124,14 @@ impl Decoder {
         let hidden = each!(self, model => model.hidden_many(&read, &mut layers));
         let logits = danlu_ops::linear(hidden, self.head_weight(), None);
         let vocabulary = logits.dims()[1];
-        let mut logits: Vec<f32> = logits.into_data().try_into_vec().expect("logits are of 32-bit floats");
+        let mut logits: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().expect("just converted to f32");
         logits.truncate(parts.len() * vocabulary);
         logits
     }
 
     /// The caches of an empty sequence.
     pub(crate) fn paged(&self, capacity: usize) -> Vec<PagedCache> {
-        let device = self.devices().into_iter().next().unwrap_or_default().inner();
+        let device = self.devices().into_iter().next().unwrap_or_else(danlu_ops::device).inner();
         each!(self, model => model.paged(capacity, &device))
     }
 
@@ -180,7 +180,7 @@ pub struct Cache {
 impl Cache {
     /// An empty cache with room for `capacity` tokens, at most the decoder's context.
     pub fn new(decoder: &Decoder, capacity: usize) -> Self {
-        let device = decoder.devices().into_iter().next().unwrap_or_default().inner();
+        let device = decoder.devices().into_iter().next().unwrap_or_else(danlu_ops::device).inner();
         let capacity = capacity.min(decoder.context());
         let prompt = decoder.prompt_len();
         Self { layers: each!(decoder, model => model.caches(capacity + prompt, &device)), capacity, prompt }

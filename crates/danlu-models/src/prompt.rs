@@ -31,7 +31,7 @@ pub(crate) fn around(
     }
     // Rows now differ in length, but a batch of one row and many segments is the same to attention.
     let segments = Segments::new(1, from.len(), starts);
-    let table = Tensor::cat(vec![prompt.val(), x], 0);
+    let table = Tensor::cat(vec![prompt.val().cast(x.dtype()), x], 0);
     let y = layers(danlu_ops::embedding(table, &Ids::from(from)), &segments);
     danlu_ops::embedding(y, &Ids::from(back))
 }
@@ -39,7 +39,7 @@ pub(crate) fn around(
 /// `x` with the prompt before it when nothing has been read yet.
 pub(crate) fn before_first(prompt: Prompt, x: Tensor<2>, caches: &[LayerCache]) -> Tensor<2> {
     match prompt {
-        Some(prompt) if caches.iter().all(LayerCache::is_empty) => Tensor::cat(vec![prompt.val(), x], 0),
+        Some(prompt) if caches.iter().all(LayerCache::is_empty) => Tensor::cat(vec![prompt.val().cast(x.dtype()), x], 0),
         _ => x,
     }
 }

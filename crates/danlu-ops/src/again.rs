@@ -66,7 +66,8 @@ fn recorded<B: Backend, C: CheckpointStrategy, F, const N: usize, const D: usize
 ) -> Tensor<D>
 where
     F: Fn([DispatchTensor; N]) -> Tensor<D> + Send + 'static,
-    DispatchTensor: DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, C>>,
+    DispatchTensor:
+        DispatchKindConversion<B> + DispatchKindConversion<Autodiff<B, C>> + DispatchKindConversion<Autodiff<B, NoCheckpointing>>,
 {
     let nodes = inputs.map(node::<B, C>);
     let guards = nodes.each_ref().map(|x| x.node());
@@ -75,7 +76,8 @@ where
         let y = form(inputs);
         y.try_into_primitive::<B>().unwrap_or_else(|error| unreachable!("a form stays on its inputs' device: {error:?}"))
     };
-    let y = match (Again::<F, N, D>(PhantomData)).prepare::<C>(guards).compute_bound().stateful() {
+    let step = <Again<F, N, D> as Backward<B, N>>::prepare::<C>(Again(PhantomData), guards);
+    let y = match step.compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let y = run(inputs.clone());
             prepared.finish(Slot::new((form, inputs)), y)
@@ -150,7 +152,8 @@ where
     let zero = Tensor::<1>::zeros([1], &y.device().inner());
     let zero = zero.try_into_primitive::<B>().unwrap_or_else(|error| unreachable!("zeros are made on the device: {error:?}"));
     let y = node::<B, NoCheckpointing>(y.into_dispatch());
-    let end = match Begin.prepare::<NoCheckpointing>([y.node()]).compute_bound().stateful() {
+    let step = <Begin as Backward<B, 1>>::prepare::<NoCheckpointing>(Begin, [y.node()]);
+    let end = match step.compute_bound().stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(Slot::new(dy), zero),
         OpsKind::UnTracked(prepared) => prepared.finish(zero),
     };

@@ -54,11 +54,11 @@ impl LayerCache {
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
             self.len = len;
-            if let Held::Tensors(pair) = &mut self.held {
-                pair.iter_mut().for_each(|x| *x = x.clone().narrow(1, 0, len));
-            }
             if len == 0 {
                 self.held = Held::Nothing;
+            }
+            if let Held::Tensors(pair) = &mut self.held {
+                pair.iter_mut().for_each(|x| *x = x.clone().narrow(1, 0, len));
             }
         }
     }

@@ -47,6 +47,12 @@ pub fn choose_device(name: &str) -> Result<(), NoDevice> {
     Ok(())
 }
 
+/// The chosen device's name, by which it can be asked for again.
+pub fn device_name() -> String {
+    let chosen = device();
+    accelerators().into_iter().find(|found| found.device == chosen).map_or_else(|| "cpu".into(), |found| found.name)
+}
+
 /// A graphics card, or another device that is not the CPU.
 #[derive(Clone, Debug)]
 pub struct Accelerator {

@@ -43,7 +43,9 @@ pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use buffer::pool_bytes;
-pub use device::{Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, has_bf16};
+pub use device::{
+    Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
+};
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use gelu_exact::gelu_exact;

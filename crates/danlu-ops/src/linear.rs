@@ -55,7 +55,7 @@ impl Projection {
 
     /// The one matrix that gives the same outputs, `[out, in]`: the adapter merged into the weight.
     pub fn merged(&self) -> Tensor<2> {
-        let device = self.adapter.as_ref().map(|adapter| adapter.a.device()).unwrap_or_default();
+        let device = self.adapter.as_ref().map_or_else(crate::device, |adapter| adapter.a.device());
         let weight = match &self.weight {
             Weight::Float(weight) => weight.clone(),
             Weight::Nf4(blocks) => blocks.to_tensor(&device),
@@ -173,8 +173,8 @@ pub(crate) fn plain(x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
         };
         let mut y = x.clone().matmul(weight.cast(narrow).transpose());
         if let Some(LowRank { a, b, scale, magnitude }) = &part.adapter {
-            let [a, b] = [a, b].map(|matrix| matrix.clone().cast(narrow).transpose());
-            y = y + x.clone().matmul(a).matmul(b) * *scale;
+            let [down, up] = [a, b].map(|matrix| matrix.clone().cast(narrow).transpose());
+            y = y + x.clone().matmul(down).matmul(up) * *scale;
             if let Some(magnitude) = magnitude {
                 let adapter = LowRank { a: a.clone(), b: b.clone(), scale: *scale, magnitude: None };
                 let merged = Projection { adapter: Some(adapter), ..part.clone() }.merged();

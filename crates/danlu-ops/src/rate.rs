@@ -17,7 +17,7 @@ pub fn gemm_rate() -> f64 {
 }
 
 fn rate_of(device: &Device) -> f64 {
-    let (side, products) = (4096, 4);
+    let (side, products) = (4096_usize, 4_u32);
     let [a, b] = [(); 2].map(|()| activations(Tensor::<2>::random([side, side], Distribution::Uniform(-1.0, 1.0), device)));
     let seconds = || {
         let start = Instant::now();
@@ -31,7 +31,7 @@ fn rate_of(device: &Device) -> f64 {
     };
     // The first pass finds the kernel.
     let best = (0..4).map(|_| seconds()).fold(f64::INFINITY, f64::min);
-    2.0 * (products * side * side * side) as f64 / best
+    2.0 * f64::from(products) * (side as f64).powi(3) / best
 }
 
 fn cpu_rate() -> f64 {

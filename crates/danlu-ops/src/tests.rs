@@ -178,9 +178,12 @@ fn check_elsewhere(
     // Products of bfloat16 have 8 bits, and errors add up over a form's steps.
     for (precision, ours, tolerance) in [("f32", ours, tolerance), ("bf16", &narrow as Function, 4e-2)] {
         let (y, found) = as_elsewhere(|| evaluate(ours, inputs, shapes, 0, &device));
-        let errors: Vec<f64> =
-            found.iter().zip(gradients).map(|(a, b)| error(a.as_ref().unwrap(), b.as_ref().unwrap())).collect();
-        println!("{name}: {precision} {:.1e}, gradients {errors:.1e?}", error(&y, want));
+        let off: Vec<String> = found
+            .iter()
+            .zip(gradients)
+            .map(|(a, b)| format!("{:.1e}", error(a.as_ref().unwrap(), b.as_ref().unwrap())))
+            .collect();
+        println!("{name}: {precision} {:.1e}, gradients {}", error(&y, want), off.join(" "));
         assert_close(&format!("{name} elsewhere in {precision}"), &y, want, tolerance);
         for (i, (got, want)) in found.iter().zip(gradients).enumerate() {
             let (got, want) = (got.as_ref().unwrap(), want.as_ref().unwrap());

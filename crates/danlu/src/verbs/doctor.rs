@@ -3,11 +3,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use danlu_train::recipe::PrecisionKind;
 use serde::Serialize;
 use sysinfo::{Disks, System};
 
 use super::Context;
 use crate::exit::Outcome;
+use crate::life::device;
 use crate::{human, views};
 
 /// Look at this machine: what it can do, what is there, and what is missing.
@@ -32,6 +34,7 @@ const LITTLE_MEMORY: u64 = 2_000_000_000;
 const LITTLE_DISK: u64 = 2_000_000_000;
 
 pub fn run(context: &Context, args: Args) -> Outcome {
+    device::set_precision(PrecisionKind::Auto)?;
     let findings = examine(&context.home);
     if args.json {
         return views::print_json(&findings);
@@ -52,7 +55,7 @@ fn examine(home: &Path) -> Vec<Finding> {
         fine("danlu", env!("CARGO_PKG_VERSION").into()),
         fine("cores", format!("{cores} ({} threads used)", danlu_ops::threads())),
         fine("kernels", danlu_ops::kernels::Isa::current().name().into()),
-        device(),
+        where_models_compute(),
         fine("matrix products", format!("{}/s", human::flops(danlu_ops::gemm_rate()))),
         fine("memory bandwidth", format!("{}/s read", human::bytes(bandwidth() as u64))),
     ];
@@ -67,7 +70,7 @@ fn examine(home: &Path) -> Vec<Finding> {
 }
 
 /// Where models compute, and what else could.
-fn device() -> Finding {
+fn where_models_compute() -> Finding {
     let (chosen, found) = (danlu_ops::device(), danlu_ops::accelerators());
     let is = match found.iter().find(|accelerator| accelerator.device == chosen) {
         None => "the CPU".to_string(),
