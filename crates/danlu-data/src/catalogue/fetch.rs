@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{Entry, Place, Shape, archive, client, find, read};
+use super::{Entry, Place, Shape, archive, client, find, help, read};
 use crate::Progress;
 use crate::source::Source;
 
@@ -138,16 +139,29 @@ fn copy(folder: &Path, name: &str, contents: &mut dyn Read, files: &mut Vec<Stri
 fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
     let mut out = zstd::Encoder::new(BufWriter::new(File::create(path)?), 3)?;
     let mut count = 0;
-    archive::visit(package, &entry.files, &mut |_, contents| {
-        read::documents(&entry.shape, &mut BufReader::new(contents), &mut |text| {
-            if !text.trim().is_empty() {
-                serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
-                out.write_all(b"\n")?;
-                count += 1;
-            }
+    let mut write = |record: serde_json::Value| -> Result<()> {
+        serde_json::to_writer(&mut out, &record)?;
+        out.write_all(b"\n")?;
+        count += 1;
+        Ok(())
+    };
+    if entry.shape == Shape::Questions {
+        let mut all = Vec::new();
+        archive::visit(package, &entry.files, &mut |name, contents| {
+            all.extend(help::questions(&read::page(name, contents)?));
             Ok(())
-        })
-    })?;
+        })?;
+        for help::Question { page, question, answer } in help::distinct(all) {
+            let messages = json!([{ "role": "user", "content": question }, { "role": "assistant", "content": answer }]);
+            write(json!({ "group": page, "messages": messages }))?;
+        }
+    } else {
+        archive::visit(package, &entry.files, &mut |name, contents| {
+            read::documents(&entry.shape, name, &mut BufReader::new(contents), &mut |text| {
+                if text.trim().is_empty() { Ok(()) } else { write(json!({ "text": text })) }
+            })
+        })?;
+    }
     out.finish()?.flush()?;
     if count == 0 {
         bail!("the package holds no document");

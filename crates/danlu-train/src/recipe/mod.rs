@@ -1,9 +1,11 @@
 //! A recipe: everything that decides what a run makes, as one TOML file. The structs here are the one place where keys, their
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
+mod gate;
 mod parse;
 mod preference;
 mod schema;
+mod shares;
 
 use std::path::Path;
 
@@ -11,6 +13,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use gate::GateSpec;
 pub use preference::{PreferenceLoss, PreferenceSpec};
 
 /// The newest recipe format this program reads.
@@ -45,6 +48,8 @@ pub struct Recipe {
     pub budget: Budget,
     pub checkpoint: CheckpointSpec,
     pub eval: EvalSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub gate: GateSpec,
     pub sample: SampleSpec,
 }
 
@@ -67,6 +72,18 @@ pub struct DataSpec {
     pub sources: Vec<String>,
     /// How often each source's documents are seen, relative to the others'. Empty: all alike.
     pub weights: Vec<f64>,
+    /// Sources with sizes n have shares of the rows like n^(1/temperature), times their weights (Raffel 2020): 1 is by size, larger is more even.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub temperature: f64,
+    /// What the model knew before, read again among the sources so that it does not forget it; never measured on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replay: Vec<String>,
+    /// The share of the rows that are of `replay`.
+    #[schemars(range(min = 0.001, max = 0.9))]
+    pub replay_share: f64,
+    /// The day that chat templates are told, such as "2026-11-24". Automatic: the day the run begins, where a template asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// The share of documents kept out of training to measure with, chosen by their hash.
     #[schemars(range(min = 0.0005, max = 0.5))]
     pub held_out: f64,
@@ -368,6 +385,7 @@ impl Default for Recipe {
             budget: Budget::default(),
             checkpoint: CheckpointSpec::default(),
             eval: EvalSpec::default(),
+            gate: GateSpec::default(),
             sample: SampleSpec::default(),
         }
     }
@@ -375,7 +393,15 @@ impl Default for Recipe {
 
 impl Default for DataSpec {
     fn default() -> Self {
-        DataSpec { sources: vec!["wiki-leads".into()], weights: vec![], held_out: 0.02 }
+        DataSpec {
+            sources: vec!["wiki-leads".into()],
+            weights: vec![],
+            temperature: 1.0,
+            replay: vec![],
+            replay_share: 0.1,
+            date: None,
+            held_out: 0.02,
+        }
     }
 }
 

@@ -167,6 +167,9 @@ fn relations(recipe: &Recipe) -> Result<()> {
     for task in &recipe.eval.tasks {
         ensure!(task == "bits-per-byte", "`eval.tasks` has {task:?}; there is \"bits-per-byte\"");
     }
+    for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
+        super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
+    }
     let model = &recipe.model;
     ensure!(model.from.is_none() || model.size.is_none(), "`model.from` decides the size; leave `model.size` out");
     if let Some(size) = &model.size {

@@ -4,6 +4,7 @@
 pub mod corpora;
 pub mod curves;
 pub mod export;
+pub mod gate;
 pub mod import;
 pub mod kinds;
 pub mod prepare;

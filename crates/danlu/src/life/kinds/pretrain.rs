@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::corpus::Corpus;
-use danlu_data::shards::{TokenSet, TokenSplit};
+use danlu_data::shards::TokenSet;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Decoder, DecoderConfig};
 use danlu_registry::ModelId;
@@ -20,6 +20,8 @@ pub struct Pretrain {
     corpora: Vec<Corpus>,
     tokenizer: Tokenizer,
     sets: Vec<TokenSet>,
+    /// How many of them are the recipe's sources; the others are read again.
+    sources: usize,
     config: DecoderConfig,
     plan: Plan,
 }
@@ -42,29 +44,28 @@ impl Pretrain {
     /// # Errors
     /// When the recipe does not fit the data.
     pub fn planned(recipe: &Recipe, corpora: Vec<Corpus>, tokenizer: Tokenizer, sets: Vec<TokenSet>) -> Result<Self> {
-        let train_tokens = sets.iter().map(|set| set.train.len()).sum();
+        let sources = recipe.data.sources.len().min(sets.len());
+        let train_tokens = sets[..sources].iter().map(|set| set.train.len()).sum();
         let facts = Facts { vocabulary: tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() };
         let (plan, config) = auto::resolve(recipe, &facts)?;
-        Ok(Self { corpora, tokenizer, sets, config, plan })
+        Ok(Self { corpora, tokenizer, sets, sources, config, plan })
     }
 
-    fn weight(&self, i: usize) -> f64 {
-        self.plan.recipe.data.weights.get(i).copied().unwrap_or(1.0)
+    /// The share of the rows that each corpus has; those read again come last.
+    fn shares(&self) -> Vec<f64> {
+        let tokens: Vec<u64> = self.sets.iter().map(|set| set.train.len()).collect();
+        let (sources, replay) = tokens.split_at(self.sources);
+        self.plan.recipe.data.shares(sources, replay)
     }
 
-    /// The training and held-out splits of each corpus with its share of the rows: its tokens, times its weight.
-    fn sources(&self) -> Result<Vec<(TokenSplit, TokenSplit, f64)>> {
-        if self.sets.iter().all(|set| set.held_out.is_empty()) {
-            bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
-        }
-        let one =
-            |(i, set): (usize, &TokenSet)| (set.train.clone(), set.held_out.clone(), self.weight(i) * set.train.len() as f64);
-        Ok(self.sets.iter().enumerate().map(one).collect())
+    /// What is learned from and measured on: corpora that are only read again are neither.
+    fn own(&self) -> &[TokenSet] {
+        &self.sets[..self.sources]
     }
 
     /// Held-out tokens on which the exported model is compared.
     fn probe(&self) -> Result<Vec<u32>> {
-        let set = self.sets.iter().find(|set| !set.held_out.is_empty());
+        let set = self.own().iter().find(|set| !set.held_out.is_empty());
         set.context("there is no held-out text to compare logits on")?.held_out.document(0)
     }
 }
@@ -77,7 +78,12 @@ impl Kind for Pretrain {
     }
 
     fn objective(&self) -> Result<CausalLm> {
-        CausalLm::new(&self.plan, &self.sources()?, self.tokenizer.clone())
+        if self.own().iter().all(|set| set.held_out.is_empty()) {
+            bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
+        }
+        let train: Vec<_> = self.sets.iter().zip(self.shares()).map(|(set, share)| (set.train.clone(), share)).collect();
+        let held_out = self.own().iter().map(|set| set.held_out.clone()).collect();
+        CausalLm::new(&self.plan, &train, held_out, self.tokenizer.clone())
     }
 
     fn fresh(&self, device: &Device) -> Result<Decoder> {
@@ -92,8 +98,8 @@ impl Kind for Pretrain {
 
     fn identity(&self) -> String {
         let mut text = self.tokenizer.hash().to_string();
-        for (i, corpus) in self.corpora.iter().enumerate() {
-            text.push_str(&format!(" {} {}", corpus.manifest.hash, self.weight(i)));
+        for (corpus, share) in self.corpora.iter().zip(self.shares()) {
+            text.push_str(&format!(" {} {share}", corpus.manifest.hash));
         }
         danlu_files::hash_bytes(text.as_bytes())
     }
@@ -104,7 +110,7 @@ impl Kind for Pretrain {
 
     /// The loss in bits per byte, by the tokens of a byte of training text.
     fn curve(&self) -> Curve {
-        let (tokens, bytes) = self.sets.iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
+        let (tokens, bytes) = self.own().iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
         Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
     }
 
