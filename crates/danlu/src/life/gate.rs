@@ -62,12 +62,12 @@ fn set(home: &Path, recipe: &Recipe, name: &str, progress: &mut dyn Progress) ->
     let items = if metric == Metric::BitsPerByte {
         let wanted = Wanted { source, held_out: recipe.data.held_out, seed: recipe.seed };
         let corpus = corpora::corpus(home, &wanted, progress)?;
-        let texts = corpus.documents(Split::HeldOut).map(|document| {
+        let texts = corpus.documents(Split::HeldOut).map(|document| -> Result<String> {
             let mut text = document?.text;
             text.truncate(text.floor_char_boundary(TEXT_BYTES));
             Ok(text)
         });
-        Items::Texts(spread(texts.collect::<Result<_>>()?, recipe.gate.items))
+        Items::Texts(spread(texts.collect::<Result<Vec<_>>>()?, recipe.gate.items))
     } else {
         let all = chat::read(&[sft::conversations(home, source, progress)?])?.records;
         // What any model of the line may have been trained on is measured on its held-out part; another file is for measuring.

@@ -68,7 +68,7 @@ impl Tune {
         }
         let own = sources.len();
         let packed = sources.into_iter().chain(replay.drain(..)).zip(shares.iter().chain(&of_replay));
-        let packed = packed.map(|(part, share)| Ok((part.packed(&plan, &encoder)?, *share))).collect::<Result<_>>()?;
+        let packed = packed.map(|(part, share)| Ok((part.packed(&plan, &encoder)?, *share))).collect::<Result<Vec<_>>>()?;
         let train = PackedMixture::new(packed, recipe.seed)?;
         let rows: u64 = train.sources()[..own].iter().map(Packed::rows).sum();
         if let Some(epochs) = recipe.budget.epochs {
