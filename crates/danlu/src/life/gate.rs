@@ -20,7 +20,7 @@ use super::corpora::{self, Wanted};
 use super::kinds::sft;
 
 /// Of a document, its beginning is measured; of conversations, those not longer than this.
-const TEXT_BYTES: usize = 2_000;
+const TEXT_BYTES: usize = 1_000;
 const CONVERSATION_BYTES: usize = 4_000;
 /// What templates that read the clock are told, so that a model measures the same on every day.
 const DAY: &str = "2026-01-01";
