@@ -4,6 +4,7 @@
 //! `rollback` takes the top away. Decisions are kept beside the folders, each with the newest version of its time, so that the history can be
 //! played again from what is on the disk; no version is ever deleted by it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -64,24 +65,36 @@ impl Registry {
     /// # Errors
     /// When a record or the file of decisions cannot be read.
     pub fn current(&self, name: &str) -> Result<Option<ModelId>> {
-        let versions = self.versions(name)?;
-        let stack = stack(&versions, &self.decisions(name)?);
-        Ok(stack.last().map(|&version| ModelId { name: name.to_owned(), version }))
+        let current = self.history(name)?.last().copied();
+        Ok(current.map(|version| ModelId { name: name.to_owned(), version }))
     }
 
-    /// What a version is to its name.
+    /// What each of all models, as [`Self::list`] gives them, is to its name.
     ///
     /// # Errors
-    /// As [`Self::current`].
-    pub fn standing(&self, id: &ModelId) -> Result<Standing> {
-        let (versions, decisions) = (self.versions(&id.name)?, self.decisions(&id.name)?);
-        let stack = stack(&versions, &decisions);
-        Ok(match () {
-            () if stack.last() == Some(&id.version) => Standing::Current,
-            () if stack.contains(&id.version) => Standing::Passed,
-            () if decisions.iter().any(|decision| decision.what == What::Rollback(id.version)) => Standing::Withdrawn,
-            () => Standing::Candidate,
-        })
+    /// When a file of decisions cannot be read.
+    pub fn standings(&self, all: &[Record]) -> Result<Vec<Standing>> {
+        let mut histories: BTreeMap<&str, (Vec<u32>, Vec<Decision>)> = BTreeMap::new();
+        for record in all {
+            if !histories.contains_key(record.name.as_str()) {
+                let decisions = self.decisions(&record.name)?;
+                histories.insert(&record.name, (stack(&passed(all, &record.name), &decisions), decisions));
+            }
+        }
+        let one = |record: &Record| {
+            let Some((stack, decisions)) = histories.get(record.name.as_str()) else { return Standing::Candidate };
+            let version = record.version;
+            if stack.last() == Some(&version) {
+                Standing::Current
+            } else if stack.contains(&version) {
+                Standing::Passed
+            } else if decisions.iter().any(|decision| decision.what == What::Rollback(version)) {
+                Standing::Withdrawn
+            } else {
+                Standing::Candidate
+            }
+        };
+        Ok(all.iter().map(one).collect())
     }
 
     /// Makes a version the current one of its name, whatever the gate said.
@@ -104,10 +117,8 @@ impl Registry {
     /// # Errors
     /// When there is no version before it, or the decision cannot be written.
     pub fn rollback(&self, name: &str) -> Result<(ModelId, ModelId)> {
-        let versions = self.versions(name)?;
-        let stack = stack(&versions, &self.decisions(name)?);
         let id = |version: u32| ModelId { name: name.to_owned(), version };
-        match stack[..] {
+        match self.history(name)?[..] {
             [.., before, current] => {
                 self.decide(name, What::Rollback(current))?;
                 Ok((id(current), id(before)))
@@ -120,22 +131,14 @@ impl Registry {
     fn decide(&self, name: &str, what: What) -> Result<()> {
         let _lock = self.lock()?;
         let mut decisions = self.decisions(name)?;
-        let after = self.versions(name)?.last().map_or(0, |(version, _)| *version);
+        let after = self.ids()?.iter().filter(|id| id.name == name).map(|id| id.version).max().unwrap_or(0);
         decisions.push(Decision { at: timestamp(), after, what });
         danlu_files::write_atomic_bytes(&self.decisions_file(name), &serde_json::to_vec_pretty(&decisions)?)
     }
 
-    /// The versions of a name, ascending, and whether each passed its gate.
-    fn versions(&self, name: &str) -> Result<Vec<(u32, bool)>> {
-        let passed = |record: &Record| record.lineage.gate.as_ref().is_none_or(|gate| gate.passed);
-        // A record that cannot be read is not known to have passed.
-        let records = self.list()?;
-        let ids = self.ids()?.into_iter().filter(|id| id.name == name);
-        let one = |id: ModelId| {
-            let found = records.iter().find(|record| record.version == id.version && record.name == id.name);
-            (id.version, found.is_some_and(passed))
-        };
-        Ok(ids.map(one).collect())
+    /// The versions of a name that were current, the last of which is.
+    fn history(&self, name: &str) -> Result<Vec<u32>> {
+        Ok(stack(&passed(&self.list()?, name), &self.decisions(name)?))
     }
 
     fn decisions(&self, name: &str) -> Result<Vec<Decision>> {
@@ -152,6 +155,12 @@ impl Registry {
     fn decisions_file(&self, name: &str) -> PathBuf {
         self.models().join(format!("{name}.decisions.json"))
     }
+}
+
+/// The versions of a name, ascending, and whether each passed its gate or had none to pass.
+fn passed(all: &[Record], name: &str) -> Vec<(u32, bool)> {
+    let versions = all.iter().filter(|record| record.name == name);
+    versions.map(|record| (record.version, record.lineage.gate.as_ref().is_none_or(|gate| gate.passed))).collect()
 }
 
 /// The versions that were current, the last of which is; versions that are gone are left out.

@@ -48,30 +48,36 @@ impl Registry {
             Some(newest) if wanted.version.is_none() => Ok(newest),
             _ => Err(error),
         })?;
-        let records: BTreeMap<ModelId, Record> = self.list()?.into_iter().map(|record| (record.id(), record)).collect();
+        let all = self.list()?;
+        let standings = self.standings(&all)?;
+        let records: Records =
+            all.into_iter().zip(standings).map(|(record, standing)| (record.id(), (record, standing))).collect();
         let mut root = asked.clone();
         let mut seen = BTreeSet::from([root.clone()]);
         // A record edited by hand could make a circle; each model is visited once.
-        while let Some(parent) = records.get(&root).and_then(|r| r.lineage.parent.clone())
+        while let Some(parent) = records.get(&root).and_then(|(r, _)| r.lineage.parent.clone())
             && seen.insert(parent.clone())
         {
             root = parent;
         }
-        Ok((asked, self.member(&root, &records, &mut BTreeSet::new())?))
+        let member = member(&root, &records, &mut BTreeSet::new());
+        Ok((asked, member))
     }
+}
 
-    fn member(&self, id: &ModelId, records: &BTreeMap<ModelId, Record>, seen: &mut BTreeSet<ModelId>) -> Result<Member> {
-        seen.insert(id.clone());
-        let mut children = Vec::new();
-        for child in records.values().filter(|record| record.lineage.parent.as_ref() == Some(id)).map(Record::id) {
-            if !seen.contains(&child) {
-                children.push(self.member(&child, records, seen)?);
-            }
+type Records = BTreeMap<ModelId, (Record, Standing)>;
+
+fn member(id: &ModelId, records: &Records, seen: &mut BTreeSet<ModelId>) -> Member {
+    seen.insert(id.clone());
+    let mut children = Vec::new();
+    for child in records.values().filter(|(record, _)| record.lineage.parent.as_ref() == Some(id)).map(|(record, _)| record.id())
+    {
+        if !seen.contains(&child) {
+            children.push(member(&child, records, seen));
         }
-        let record = records.get(id).cloned();
-        let standing = record.as_ref().map(|_| self.standing(id)).transpose()?;
-        Ok(Member { id: id.clone(), record, standing, children })
     }
+    let (record, standing) = records.get(id).cloned().unzip();
+    Member { id: id.clone(), record, standing, children }
 }
 
 /// A measure as the views show it: on a set of the line, or on what the model itself was trained on.

@@ -120,7 +120,8 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         }
         Verb::Show { model, json } => {
             let record = registry.show(&model).map_err(bad_input)?;
-            let standing = registry.standing(&record.id())?;
+            let standing = listed(&registry)?.into_iter().find(|one| one.record.id() == record.id());
+            let standing = standing.map_or(Standing::Candidate, |one| one.standing);
             if json {
                 return views::print_json(&Listed { record, standing });
             }
@@ -223,8 +224,9 @@ struct Listed {
 }
 
 fn listed(registry: &Registry) -> Outcome<Vec<Listed>> {
-    let one = |record: Record| Ok(Listed { standing: registry.standing(&record.id())?, record });
-    Ok(registry.list()?.into_iter().map(one).collect::<anyhow::Result<_>>()?)
+    let all = registry.list()?;
+    let standings = registry.standings(&all)?;
+    Ok(all.into_iter().zip(standings).map(|(record, standing)| Listed { record, standing }).collect())
 }
 
 fn table(records: &[Listed]) -> String {
