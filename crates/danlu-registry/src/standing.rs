@@ -4,7 +4,7 @@
 //! `rollback` takes the top away. Decisions are kept beside the folders, each with the newest version of its time, so that the history can be
 //! played again from what is on the disk; no version is ever deleted by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -74,13 +74,12 @@ impl Registry {
     /// # Errors
     /// When a file of decisions cannot be read.
     pub fn standings(&self, all: &[Record]) -> Result<Vec<Standing>> {
-        let mut histories: BTreeMap<&str, (Vec<u32>, Vec<Decision>)> = BTreeMap::new();
-        for record in all {
-            if !histories.contains_key(record.name.as_str()) {
-                let decisions = self.decisions(&record.name)?;
-                histories.insert(&record.name, (stack(&passed(all, &record.name), &decisions), decisions));
-            }
-        }
+        let names: BTreeSet<&str> = all.iter().map(|record| record.name.as_str()).collect();
+        let history = |name| {
+            let decisions = self.decisions(name)?;
+            Ok((name, (stack(&passed(all, name), &decisions), decisions)))
+        };
+        let histories: BTreeMap<&str, (Vec<u32>, Vec<Decision>)> = names.into_iter().map(history).collect::<Result<_>>()?;
         let one = |record: &Record| {
             let Some((stack, decisions)) = histories.get(record.name.as_str()) else { return Standing::Candidate };
             let version = record.version;
