@@ -75,11 +75,13 @@ impl Registry {
     /// When a file of decisions cannot be read.
     pub fn standings(&self, all: &[Record]) -> Result<Vec<Standing>> {
         let names: BTreeSet<&str> = all.iter().map(|record| record.name.as_str()).collect();
-        let history = |name| {
-            let decisions = self.decisions(name)?;
-            Ok((name, (stack(&passed(all, name), &decisions), decisions)))
-        };
-        let histories: BTreeMap<&str, (Vec<u32>, Vec<Decision>)> = names.into_iter().map(history).collect::<Result<_>>()?;
+        let histories: BTreeMap<&str, (Vec<u32>, Vec<Decision>)> = names
+            .into_iter()
+            .map(|name| {
+                let decisions = self.decisions(name)?;
+                Ok::<_, anyhow::Error>((name, (stack(&passed(all, name), &decisions), decisions)))
+            })
+            .collect::<Result<_>>()?;
         let one = |record: &Record| {
             let Some((stack, decisions)) = histories.get(record.name.as_str()) else { return Standing::Candidate };
             let version = record.version;
