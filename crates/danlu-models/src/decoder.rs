@@ -40,6 +40,14 @@ impl Decoder {
         names::fill(Self::empty(config, device)?, |name, shape| Ok(init::values(seed, name, shape, range, layers)))
     }
 
+    /// The names and shapes of a configuration's parameters, of which none is made.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`].
+    pub fn shapes(config: &DecoderConfig) -> Result<Vec<(String, Vec<usize>)>> {
+        Ok(names::names_and_shapes(&Self::empty(config, &Device::flex())?))
+    }
+
     /// A decoder whose parameters have shapes and no values.
     pub(crate) fn empty(config: &DecoderConfig, device: &Device) -> Result<Self> {
         config.validate()?;

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
-use danlu_models::{Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
+use danlu_models::{DecoderConfig, Gpt2Config, LlamaConfig};
 
+use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
+use crate::recipe::{AdapterKind, Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
 /// by memory and by the number of operations.
@@ -119,10 +119,11 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
     config.validate()?;
     let context = context.min(config.context());
     recipe.model.context = Some(context);
+    initial::pin_base(&mut recipe)?;
     write_shape(&mut recipe.model, &config);
     recipe.tokenizer.vocabulary = Some(facts.vocabulary);
 
-    let flops_per_token = config.flops_per_token(context);
+    let (model, flops_per_token) = initial::outline(&recipe, &config)?;
     let tokens = budget_tokens(&recipe.budget, flops_per_token, facts.gemm_rate * efficiency(config.hidden_size()));
     let step_tokens = recipe.batch.tokens.unwrap_or_else(|| batch_tokens(&recipe, &config, tokens, context));
     let micro_tokens = recipe.batch.micro_tokens.unwrap_or_else(|| micro_tokens(&config));
@@ -140,7 +141,6 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
     };
 
     rates(&mut recipe, &config);
-    let model = Outline::from(&config);
     Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
 }
 
@@ -170,6 +170,7 @@ pub fn resolve_examples(
     recipe.validate()?;
     ensure!(examples.count > 0, "there is no example to train on");
     let mut recipe = recipe.clone();
+    initial::pin_base(&mut recipe)?;
     let row_len = examples.tokens.max(1);
     let wanted = recipe.batch.examples.unwrap_or(examples.usual_batch).max(1);
     let pieces = recipe.batch.micro_tokens.map_or(2048, |tokens| tokens);
@@ -283,17 +284,6 @@ fn inherited(folder: &str, facts: &Facts) -> Result<DecoderConfig> {
     Ok(config)
 }
 
-/// The model that a run starts from: the weights of `model.from`, or initial ones drawn from the recipe's seed.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -> Result<Decoder> {
-    match &recipe.model.from {
-        Some(folder) => Ok(danlu_models::folder::load(Path::new(folder), device)?.0),
-        None => Decoder::new(config, recipe.seed, device),
-    }
-}
-
 /// How far a model that costs this much per token is from [`tokens_per_parameter`] after spending `budget` on `unique` different tokens.
 fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
     let (parameters, tokens, unique) = (flops_per_token / 6.0, budget / flops_per_token, unique as f64);
@@ -358,7 +348,10 @@ fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
 fn rates(recipe: &mut Recipe, config: &DecoderConfig) {
     let narrow = (256.0 / config.hidden_size() as f64).sqrt();
     let optimizer = &mut recipe.optimizer;
-    let rate = *optimizer.rate.get_or_insert(4e-3 * narrow);
+    if recipe.adapter.kind != AdapterKind::None {
+        optimizer.kind = OptimizerKind::Adamw;
+    }
+    let rate = *optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(4e-3 * narrow));
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,
         OptimizerKind::Adamw => rate,

@@ -1,9 +1,11 @@
 //! A recipe: everything that decides what a run makes, as one TOML file. The structs here are the one place where keys, their
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
+mod adapter;
 mod parse;
 mod preference;
 mod schema;
+mod tune;
 
 use std::path::Path;
 
@@ -11,7 +13,9 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use adapter::{AdapterKind, AdapterRecipe, Base};
 pub use preference::{PreferenceLoss, PreferenceSpec};
+pub use tune::{Part, TuneSpec};
 
 /// The newest recipe format this program reads.
 pub const VERSION: u32 = 1;
@@ -37,6 +41,10 @@ pub struct Recipe {
     pub data: DataSpec,
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub adapter: AdapterRecipe,
+    #[serde(skip_serializing_if = "is_default")]
+    pub tune: TuneSpec,
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
@@ -109,6 +117,8 @@ pub struct ModelSpec {
     /// Start from the weights in this model folder instead of random ones; its shape and, unless `tokenizer.from` says otherwise, its
     /// tokenizer are used.
     pub from: Option<String>,
+    /// BLAKE3 of the weights that `from` must have. Automatic, where some of them stay frozen: of those it has when the run begins.
+    pub hash: Option<String>,
     /// Transformer blocks.
     #[schemars(range(min = 1, max = 512))]
     pub layers: Option<usize>,
@@ -361,6 +371,8 @@ impl Default for Recipe {
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),
+            adapter: AdapterRecipe::default(),
+            tune: TuneSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
             batch: BatchSpec::default(),
@@ -450,6 +462,11 @@ impl Recipe {
     /// Every key with its meaning, type, bounds and default, as text for people.
     pub fn reference() -> String {
         schema::reference()
+    }
+
+    /// Whether some of the weights a run starts from stay as they were.
+    pub fn freezes(&self) -> bool {
+        self.adapter.kind != AdapterKind::None || self.tune.part != Part::All
     }
 
     /// BLAKE3 of the recipe: two runs with equal hashes were asked for the same thing.

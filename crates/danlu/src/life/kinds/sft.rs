@@ -83,7 +83,7 @@ impl Tune {
 /// What suits a model that knows something already, where the recipe does not say otherwise.
 fn careful(recipe: &mut Recipe) {
     recipe.optimizer.kind = danlu_train::recipe::OptimizerKind::Adamw;
-    recipe.optimizer.rate.get_or_insert(RATE);
+    recipe.optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(RATE));
     recipe.batch.tokens.get_or_insert(4096);
 }
 
