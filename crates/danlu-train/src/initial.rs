@@ -18,15 +18,7 @@ use crate::tune;
 /// When the folder cannot be read, its weights are not those the run began with, or the sections do not fit the model.
 pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -> Result<Decoder> {
     let Some(from) = recipe.model.from.as_deref().map(Path::new) else { return Decoder::new(config, recipe.seed, device) };
-    if let Some(expected) = &recipe.model.hash {
-        let found = folder::weights_hash(from)?;
-        ensure!(
-            *expected == found,
-            "the weights in {} are not those this run is about: their BLAKE3 was {expected:.12} and is {found:.12}. What stays frozen must \
-             be what it was; put the old weights back, or begin a new run",
-            from.display()
-        );
-    }
+    check_base(recipe)?;
     let nf4 = recipe.adapter.kind != AdapterKind::None && recipe.adapter.base == Base::Nf4;
     let on_adapter = adapter::base_of(from)?.is_some();
     ensure!(
@@ -51,6 +43,22 @@ pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -
 pub fn pin_base(recipe: &mut Recipe) -> Result<()> {
     if let (Some(from), None, true) = (&recipe.model.from, &recipe.model.hash, recipe.freezes()) {
         recipe.model.hash = Some(folder::weights_hash(Path::new(from))?);
+    }
+    Ok(())
+}
+
+/// Whether the weights of a start are still those that the recipe names ([`pin_base`]).
+///
+/// # Errors
+/// When they are others, or cannot be read.
+pub fn check_base(recipe: &Recipe) -> Result<()> {
+    if let (Some(from), Some(expected)) = (&recipe.model.from, &recipe.model.hash) {
+        let found = folder::weights_hash(Path::new(from))?;
+        ensure!(
+            *expected == found,
+            "the weights in {from} are not those this run is about: their BLAKE3 was {expected:.12} and is {found:.12}. What stays frozen \
+             must be what it was; put the old weights back, or begin a new run"
+        );
     }
     Ok(())
 }

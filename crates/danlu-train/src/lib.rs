@@ -22,7 +22,7 @@ pub use auto::{Examples, Facts, Plan};
 pub use events::{Event, Observer, Step, Summary};
 pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;
-pub use initial::{initial_model, pin_base};
+pub use initial::{check_base, initial_model, outline, pin_base};
 pub use objectives::{CausalLm, Loss, Objective, Preference, Report, Sample, Sft, Shown};
 pub use optimizer::Optimizer;
 pub use outline::Outline;
