@@ -148,11 +148,7 @@ pub fn load_named<M: Module>(module: M, named: Vec<(String, TensorData)>) -> Res
 ///
 /// # Errors
 /// As [`load_named`].
-pub fn load_named_of<M: Module>(
-    module: M,
-    named: Vec<(String, TensorData)>,
-    mut wanted: impl FnMut(&str) -> bool,
-) -> Result<M> {
+pub fn load_named_of<M: Module>(module: M, named: Vec<(String, TensorData)>, mut wanted: impl FnMut(&str) -> bool) -> Result<M> {
     let mut named: HashMap<String, TensorData> = named.into_iter().collect();
     let module = fill_some(module, |name, shape| {
         if !wanted(name) {

@@ -54,7 +54,11 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
         card.push_str(&format!("## Recipe\n\n```toml\n{}\n```\n\n", recipe.text.trim_end()));
     }
     let model = if adapter { "AutoPeftModelForCausalLM" } else { "AutoModelForCausalLM" };
-    let imports = if adapter { "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer" } else { "from transformers import AutoModelForCausalLM, AutoTokenizer" };
+    let imports = if adapter {
+        "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
+    } else {
+        "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    };
     card.push_str(&format!(
         "## Use\n\n```console\n$ danlu generate {} --prompt \"The city\"\n```\n\n```python\n{imports}\n\nmodel = {model}.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n",
         record.id()

@@ -80,14 +80,16 @@ pub fn outline(recipe: &Recipe, config: &DecoderConfig) -> Result<(Outline, f64)
         }
         None => {
             let chosen = tune::chosen(&parameters, &recipe.tune, |_| false).context("in `[tune]`")?;
-            outline.trained = parameters.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|((_, shape), _)| size(shape)).sum();
+            outline.trained =
+                parameters.iter().zip(&chosen).filter(|(_, chosen)| **chosen).map(|((_, shape), _)| size(shape)).sum();
             chosen
         }
     };
     // Two FLOPs each that a frozen matrix in a product needs no gradient; looking up an embedding is no product, unless it is the head too.
     let looked_up = |name: &str| ["embed_tokens.weight", "wte.weight"].iter().any(|end| name.ends_with(end)) && !config.tied();
     let in_product = |name: &str| !looked_up(name) && !name.ends_with("wpe.weight");
-    let frozen = parameters.iter().zip(&chosen).filter(|((name, shape), chosen)| !**chosen && shape.len() == 2 && in_product(name));
+    let frozen =
+        parameters.iter().zip(&chosen).filter(|((name, shape), chosen)| !**chosen && shape.len() == 2 && in_product(name));
     let saved: u64 = frozen.map(|((_, shape), _)| 2 * size(shape)).sum();
     Ok((outline, flops - saved as f64))
 }

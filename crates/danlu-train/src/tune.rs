@@ -39,7 +39,8 @@ pub fn chosen(parameters: &[Named], spec: &TuneSpec, new: impl Fn(&str) -> bool)
             stages.iter().map(|stage| *stage > layers - wanted).collect()
         }
         Part::Head => {
-            let head: Vec<bool> = stages.iter().zip(parameters).map(|(stage, (name, _))| *stage == above && !is_norm(name)).collect();
+            let head: Vec<bool> =
+                stages.iter().zip(parameters).map(|(stage, (name, _))| *stage == above && !is_norm(name)).collect();
             // Without a projection of its own the model multiplies with its embedding, the first matrix there is.
             let tied = parameters.iter().position(|(_, shape)| shape.len() == 2).filter(|_| !head.contains(&true));
             head.into_iter().enumerate().map(|(place, is_head)| is_head || Some(place) == tied).collect()
@@ -134,7 +135,8 @@ mod tests {
     fn check(parameters: &[Named], spec: &TuneSpec, expected: &[&str]) {
         let new = |name: &str| name.starts_with("classifier");
         let chosen = chosen(parameters, spec, new).unwrap();
-        let found: Vec<&str> = parameters.iter().zip(chosen).filter(|(_, yes)| *yes).map(|((name, _), _)| name.as_str()).collect();
+        let found: Vec<&str> =
+            parameters.iter().zip(chosen).filter(|(_, yes)| *yes).map(|((name, _), _)| name.as_str()).collect();
         assert_eq!(found, expected);
     }
 

@@ -1,5 +1,6 @@
 //! Adapters and partial tuning through the trainer: only what is trained moves and is kept, and a run goes on exactly, with the base it began with.
 
+#[allow(dead_code, reason = "the runs here start from a folder")]
 mod common;
 
 use std::collections::BTreeMap;
@@ -137,7 +138,13 @@ fn layers_further_down_move_less() {
     let dir = tempfile::tempdir().unwrap();
     let base = base(&dir.path().join("base"), 1);
     // The first steps of AdamW are as long as its rate, whatever the gradient.
-    let settings = ["tune.rate_decay=0.5", "budget.steps=1", "optimizer.weight_decay=0", "optimizer.warmup=0", "optimizer.schedule=constant"];
+    let settings = [
+        "tune.rate_decay=0.5",
+        "budget.steps=1",
+        "optimizer.weight_decay=0",
+        "optimizer.warmup=0",
+        "optimizer.schedule=constant",
+    ];
     let planned = planned(&base, &settings).unwrap();
     let before = weights(&initial_model(&planned.0.recipe, &planned.1, &device()).unwrap());
     let (model, _) = run(&dir.path().join("run"), &planned, None).unwrap();

@@ -65,7 +65,8 @@ impl Home {
     }
 
     fn written(&self, model: &str) -> Value {
-        let text = self.expect(0, &["generate", model, "--prompt", "say", "--max-tokens", "12", "--temperature", "0", "--json"], &[]);
+        let text =
+            self.expect(0, &["generate", model, "--prompt", "say", "--max-tokens", "12", "--temperature", "0", "--json"], &[]);
         serde_json::from_str::<Value>(&text).unwrap()["text"].clone()
     }
 
@@ -126,7 +127,11 @@ fn an_adapter_is_trained_kept_used_merged_and_carried() {
     home.expect(0, &["models", "import", &out, "--name", "back"], &["back@1 is registered"]);
     assert_eq!(home.written("back"), home.written("lora"));
     home.expect(3, &["models", "import", &out, "--name", "wrong", "--base", "other"], &["for another base", "tiny@1"]);
-    home.expect(3, &["models", "import", &out, "--name", "wrong", "--base", "nobody"], &["say with --base", "there is no model nobody"]);
+    home.expect(
+        3,
+        &["models", "import", &out, "--name", "wrong", "--base", "nobody"],
+        &["say with --base", "there is no model nobody"],
+    );
     home.expect(3, &["models", "import", &base.display().to_string(), "--base", "other"], &["holds no adapter"]);
 
     // What goes on from an adapter goes on from the two together.
@@ -149,11 +154,20 @@ fn a_base_in_four_bits_is_one_when_it_is_used_and_says_what_merging_loses() {
 fn what_is_wrong_is_said_before_the_first_step() {
     let home = Home::new();
     let recipe = home.recipe("bad", "[adapter]\nkind = \"lora\"\n");
-    home.expect(3, &["train", &recipe, "--set", "adapter.targets=qproj"], &["\"qproj\" is no projection", "did you mean \"q_proj\"?"]);
+    home.expect(
+        3,
+        &["train", &recipe, "--set", "adapter.targets=qproj"],
+        &["\"qproj\" is no projection", "did you mean \"q_proj\"?"],
+    );
     // The end of the assistant's turn is no token that could carry loss.
-    home.model("endless", 5, "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}");
+    home.model(
+        "endless",
+        5,
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}",
+    );
     home.expect(3, &["train", &recipe, "--set", "model.from=endless"], &["never learn to stop"]);
-    fs::write(home.path("talks.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": \"only asks\"}]}\n".repeat(20)).unwrap();
+    fs::write(home.path("talks.jsonl"), "{\"messages\": [{\"role\": \"user\", \"content\": \"only asks\"}]}\n".repeat(20))
+        .unwrap();
     home.expect(3, &["train", &recipe], &["no answer"]);
     assert!(!home.path("home/runs/bad").exists(), "no run was begun");
 }

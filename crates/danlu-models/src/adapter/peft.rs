@@ -101,7 +101,10 @@ pub fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
     let beside = dir.parent().zip(base.file_name()).map(|(parent, name)| parent.join(name));
     let found = [Some(base.to_path_buf()), beside].into_iter().flatten().find(|base| base.join("config.json").exists());
     let found = found.with_context(|| {
-        format!("{} is an adapter for {named:?}, which is no model's folder here; `danlu models import` takes it with --base", dir.display())
+        format!(
+            "{} is an adapter for {named:?}, which is no model's folder here; `danlu models import` takes it with --base",
+            dir.display()
+        )
     })?;
     Ok(Some(found))
 }

@@ -23,9 +23,8 @@ const TOLERANCE: f32 = 1e-4;
 pub fn take_in(home: &Path, path: &Path, name: &str, origin: Origin, base: &str) -> Result<ModelId> {
     let registry = Registry::open(home)?;
     danlu_registry::check_name(name)?;
-    let base = prepare::model_folder(home, base).with_context(|| {
-        format!("{} is an adapter for {base:?}; say with --base which model here that is", path.display())
-    })?;
+    let base = prepare::model_folder(home, base)
+        .with_context(|| format!("{} is an adapter for {base:?}; say with --base which model here that is", path.display()))?;
     let stage = home.join("cache").join("imports").join(name);
     danlu_files::write_folder_atomic(&stage, |dir| {
         // The adapter's own files come last, and so win.
