@@ -21,10 +21,6 @@ pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -
     check_base(recipe)?;
     let nf4 = recipe.adapter.kind != AdapterKind::None && recipe.adapter.base == Base::Nf4;
     let on_adapter = adapter::base_of(from)?.is_some();
-    ensure!(
-        !on_adapter || recipe.adapter.kind == AdapterKind::None,
-        "`model.from` is an adapter itself, and `[adapter]` goes on whole models: `danlu models merge` makes one of it"
-    );
     let (mut base, _) = if nf4 { folder::load_nf4(from, device)? } else { folder::load(from, device)? };
     if on_adapter {
         base = base.merged().context("`model.from` is an adapter")?.decoder;
@@ -39,10 +35,15 @@ pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -
 /// Writes the hash of a frozen start into the recipe, where none is given, so that the run goes on with these weights alone.
 ///
 /// # Errors
-/// When the weights cannot be read.
+/// When the weights cannot be read, or an adapter is to go on one.
 pub fn pin_base(recipe: &mut Recipe) -> Result<()> {
-    if let (Some(from), None, true) = (&recipe.model.from, &recipe.model.hash, recipe.freezes()) {
-        recipe.model.hash = Some(folder::weights_hash(Path::new(from))?);
+    let Some(from) = recipe.model.from.as_deref().map(Path::new).filter(|_| recipe.freezes()) else { return Ok(()) };
+    ensure!(
+        recipe.adapter.kind == AdapterKind::None || adapter::named_base(from)?.is_none(),
+        "`model.from` is an adapter itself, and `[adapter]` goes on whole models: `danlu models merge` makes one of it"
+    );
+    if recipe.model.hash.is_none() {
+        recipe.model.hash = Some(folder::weights_hash(from)?);
     }
     Ok(())
 }

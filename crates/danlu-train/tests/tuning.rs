@@ -38,17 +38,15 @@ fn weights(decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
 }
 
 /// Trains in `folder`, and stops after `until` steps when it is given.
-fn run(folder: &Path, (plan, config): &(Plan, DecoderConfig), until: Option<u64>) -> Result<(Decoder, Vec<f64>)> {
-    let (stop, device, toy, mut losses) = (AtomicBool::new(false), device(), Toy::new(plan), vec![]);
+fn run(folder: &Path, (plan, config): &(Plan, DecoderConfig), until: Option<u64>) -> Result<Decoder> {
+    let (stop, device, toy) = (AtomicBool::new(false), device(), Toy::new(plan));
     let mut watch = |event: &Event| {
         if let Event::Step(step) = event {
-            losses.push(step.loss);
             stop.store(Some(step.step) == until, Ordering::Relaxed);
         }
     };
     let run = Run { folder, plan, objective: &toy, device: &device, data: DATA, stop: &stop };
-    let done = train(&run, || initial_model(&plan.recipe, config, &device), &mut watch)?;
-    Ok((done.model, losses))
+    Ok(train(&run, || initial_model(&plan.recipe, config, &device), &mut watch)?.model)
 }
 
 const CASES: [(&str, &[&str]); 7] = [
@@ -72,12 +70,11 @@ fn only_what_is_trained_moves_and_is_kept() {
         let (before, moving) = (weights(&fresh), trained(&fresh));
         let count: usize = moving.iter().map(|name| before[name].len()).sum();
         assert_eq!(plan.model.trained, count as u64, "{name}: the plan counts others than are trained");
-        let (model, losses) = run(&dir.path().join(name), &planned, None).unwrap();
+        let model = run(&dir.path().join(name), &planned, None).unwrap();
         for (parameter, after) in weights(&model) {
             let moved = before[&parameter] != after;
             assert_eq!(moved, moving.contains(&parameter), "{name}: {parameter}");
         }
-        assert!(losses[losses.len() - 1] < losses[0], "{name}: {losses:?}");
         let kept = checkpoint::latest(&dir.path().join(name).join("checkpoints"), |_, e| panic!("{e:#}")).unwrap().unwrap();
         let mut kept: Vec<String> = kept.model.into_iter().map(|tensor| tensor.name).collect();
         kept.sort();
@@ -147,7 +144,7 @@ fn layers_further_down_move_less() {
     ];
     let planned = planned(&base, &settings).unwrap();
     let before = weights(&initial_model(&planned.0.recipe, &planned.1, &device()).unwrap());
-    let (model, _) = run(&dir.path().join("run"), &planned, None).unwrap();
+    let model = run(&dir.path().join("run"), &planned, None).unwrap();
     let after = weights(&model);
     let moved = |name: &str| before[name].iter().zip(&after[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     for (name, share) in [

@@ -210,7 +210,8 @@ fn a_template_is_found_where_models_keep_it() {
 #[test]
 fn values_are_written_and_tested_as_in_python() {
     let render = |source: &str| {
-        let variables = serde_json::from_value(json!({"small": 1e-7, "large": 1e20, "half": 0.5, "two": 2, "nothing": null})).unwrap();
+        let variables =
+            serde_json::from_value(json!({"small": 1e-7, "large": 1e20, "half": 0.5, "two": 2, "nothing": null})).unwrap();
         Template::new(source, variables).unwrap().render(&[Message::user("a")], &[], false).unwrap()
     };
     assert_eq!(render("{{ small }} {{ large }} {{ half }} {{ two }} {{ nothing }}"), "1e-07 1e+20 0.5 2 None");

@@ -16,15 +16,17 @@ use super::{import, prepare};
 /// A merged model may give logits that differ from the adapter's on its base by no more than this share of the largest: rounding in 32 bits.
 const TOLERANCE: f32 = 1e-4;
 
-/// Registers the adapter in `path` as one for `base`, with the base's tokenizer where it has none of its own.
+/// Registers the adapter in `path`, whose folder calls its base `named`, as one for `base`, with the base's tokenizer where it has none of
+/// its own.
 ///
 /// # Errors
 /// When there is no such base, or the adapter is not for it.
-pub fn take_in(home: &Path, path: &Path, name: &str, origin: Origin, base: &str) -> Result<ModelId> {
+pub fn take_in(home: &Path, path: &Path, name: &str, origin: Origin, named: &str, base: Option<&str>) -> Result<ModelId> {
     let registry = Registry::open(home)?;
     danlu_registry::check_name(name)?;
-    let base = prepare::model_folder(home, base)
-        .with_context(|| format!("{} is an adapter for {base:?}; say with --base which model here that is", path.display()))?;
+    let made_for = || format!("{} is an adapter made for {named:?}", path.display());
+    let base = prepare::model_folder(home, base.unwrap_or(named))
+        .with_context(|| format!("{}; say with --base which model here that is", made_for()))?;
     let stage = home.join("cache").join("imports").join(name);
     danlu_files::write_folder_atomic(&stage, |dir| {
         // The adapter's own files come last, and so win.
@@ -42,7 +44,7 @@ pub fn take_in(home: &Path, path: &Path, name: &str, origin: Origin, base: &str)
     };
     let registered = registry.register(name, &stage, lineage, |copy| import::check(copy, None));
     fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
-    registered
+    registered.with_context(made_for)
 }
 
 /// How a merge went.

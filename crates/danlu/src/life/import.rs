@@ -40,7 +40,7 @@ pub fn import(home: &Path, path: &Path, about: About) -> Result<ModelId> {
     let name = name.or(stem.map(|stem| stem.to_string_lossy().into_owned())).unwrap_or_default();
     let origin = Origin { from: path.display().to_string(), licence, blake3: None };
     match adapter::named_base(&path)? {
-        Some(named) => adapters::take_in(home, &path, &name, origin, base.as_deref().unwrap_or(&named)),
+        Some(named) => adapters::take_in(home, &path, &name, origin, &named, base.as_deref()),
         None => {
             ensure!(base.is_none(), "{} holds no adapter, so there is no base for it to have", path.display());
             take_in(home, &path, &name, origin)
