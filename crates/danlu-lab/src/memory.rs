@@ -57,7 +57,7 @@ pub fn memory(plan: &Plan) -> Memory {
     // A step in several pieces keeps the sum so far beside the piece's own gradient.
     let gradients = if plan.rows > plan.micro_rows { 2 * model.trained } else { model.trained };
     Memory {
-        weights: F32 * parameters,
+        weights: F32 * (parameters + plan.beside),
         gradients: F32 * gradients,
         optimizer: F32 * states,
         activations: F32 * micro_tokens * (kept + 3 * hidden),

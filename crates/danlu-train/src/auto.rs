@@ -61,6 +61,8 @@ pub struct Plan {
     pub steps: u64,
     /// Forward and backward.
     pub flops_per_token: f64,
+    /// Parameters of models that only answer while this one is trained: the start model of preferences, a teacher, a judge.
+    pub beside: u64,
 }
 
 impl Plan {
@@ -141,7 +143,7 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
 
     rates(&mut recipe, &config);
     let model = Outline::from(&config);
-    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
+    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token, beside: 0 }, config))
 }
 
 /// What is known about the examples of a recipe whose rows are examples: pairs, prompts, labelled texts, images.
@@ -184,7 +186,7 @@ pub fn resolve_examples(
         (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
     let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
-    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token })
+    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token, beside: 0 })
 }
 
 /// FLOPs that a budget stands for, before the shape is known.

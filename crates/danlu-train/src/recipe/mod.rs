@@ -164,6 +164,8 @@ pub enum ObjectiveKind {
     CausalLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
     Sft,
+    /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
+    Preference,
 }
 
 /// How many tokens an update sees.

@@ -1,5 +1,6 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
+mod preference;
 mod pretrain;
 pub mod sft;
 
@@ -14,6 +15,7 @@ use danlu_train::recipe::ObjectiveKind;
 use danlu_train::{Objective, Plan, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
+pub use preference::Prefer;
 pub use pretrain::Pretrain;
 pub use sft::Tune;
 
@@ -73,6 +75,7 @@ pub struct DataRecord {
 pub enum Prepared {
     Pretrain(Box<Pretrain>),
     Tune(Box<Tune>),
+    Prefer(Box<Prefer>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -84,6 +87,10 @@ macro_rules! each {
                 $body
             }
             $crate::life::kinds::Prepared::Tune(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Prefer(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -103,6 +110,7 @@ impl Prepared {
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
+            ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
         })
     }
 

@@ -40,7 +40,7 @@ impl Tune {
         let (mut data, mut all) = (vec![], vec![]);
         for source in &recipe.data.sources {
             let found = chat::read(&[conversations(home, source, progress)?]).with_context(|| format!("in {source}"))?;
-            println!("  {source}: {}", found.summary());
+            progress.note(&format!("{source}: {}", found.summary()));
             let text = serde_json::to_vec(&found.records)?;
             data.push(DataRecord { name: source.clone(), manifest_hash: danlu_files::hash_bytes(&text) });
             all.extend(found.records);
@@ -64,15 +64,15 @@ impl Tune {
             Facts { vocabulary: encoder.tokenizer().vocab_size(), train_tokens: tokens, gemm_rate: danlu_ops::gemm_rate() };
         let (mut plan, config) = auto::resolve(&recipe, &facts)?;
         let train = Packed::new(train, plan.row_len, encoder.turn_end(), recipe.seed)?;
-        println!(
-            "  {} conversations in {} rows of {} tokens, {:.0} % of which they fill; {} too long or without an answer; {} held out",
+        progress.note(&format!(
+            "{} conversations in {} rows of {} tokens, {:.0} % of which they fill; {} too long or without an answer; {} held out",
             train.conversations(),
             train.rows(),
             plan.row_len,
             train.filled() * 100.0,
             train.too_long,
             held_out.len()
-        );
+        ));
         if let Some(epochs) = recipe.budget.epochs {
             plan.steps = (epochs * train.rows() as f64 / plan.rows as f64).round().max(1.0) as u64;
         }
@@ -99,6 +99,18 @@ pub fn encoder(folder: &Path) -> Result<Encoder> {
     };
     Encoder::new(template, tokenizer)
         .with_context(|| format!("conversations cannot be written for the model in {}", folder.display()))
+}
+
+/// The configuration of a model that has learned to end its turns: what loads its folder stops there.
+pub fn answering(config: &DecoderConfig, encoder: &Encoder) -> DecoderConfig {
+    let (mut config, end) = (config.clone(), encoder.turn_end());
+    if !config.eos_token_id().contains(&end) {
+        match &mut config {
+            DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id.push(end),
+            DecoderConfig::Gpt2(c) => c.eos_token_id.push(end),
+        }
+    }
+    config
 }
 
 /// A file or folder of conversations, or those of the catalogue's entry.
@@ -154,14 +166,7 @@ impl Kind for Tune {
 
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let probe = self.held_out.first().map_or(&[][..], |(_, one)| &one.ids);
-        let mut config = self.config.clone();
-        let end = self.encoder.turn_end();
-        if !config.eos_token_id().contains(&end) {
-            match &mut config {
-                DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id.push(end),
-                DecoderConfig::Gpt2(c) => c.eos_token_id.push(end),
-            }
-        }
+        let config = answering(&self.config, &self.encoder);
         let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
