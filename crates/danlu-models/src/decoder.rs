@@ -140,6 +140,13 @@ impl Decoder {
         each!(self, model => model.head_weight())
     }
 
+    /// The same without an output projection of its own, for a model that gives something else than tokens.
+    #[must_use]
+    pub(crate) fn without_head(mut self) -> Self {
+        each!(&mut self, model => model.lm_head = None);
+        self
+    }
+
     /// The longest sequence it can read, in tokens.
     pub fn context(&self) -> usize {
         each!(self, model => model.context())

@@ -250,6 +250,16 @@ impl DecoderConfig {
         }
     }
 
+    /// The same without an output projection of its own.
+    #[must_use]
+    pub(crate) fn without_head(mut self) -> Self {
+        match &mut self {
+            Self::Llama(config) | Self::Qwen3(config) => config.tie_word_embeddings = true,
+            Self::Gpt2(config) => config.tie_word_embeddings = true,
+        }
+        self
+    }
+
     pub fn bos_token_id(&self) -> Option<u32> {
         match self {
             Self::Llama(config) | Self::Qwen3(config) => config.bos_token_id,

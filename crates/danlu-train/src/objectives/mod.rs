@@ -2,6 +2,7 @@
 
 mod causal_lm;
 pub mod preference;
+mod reward;
 mod sft;
 
 use anyhow::Result;
@@ -11,6 +12,7 @@ use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
 pub use preference::Preference;
+pub use reward::Reward;
 pub use sft::Sft;
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.

@@ -166,6 +166,8 @@ pub enum ObjectiveKind {
     Sft,
     /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
     Preference,
+    /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
+    Reward,
 }
 
 /// How many tokens an update sees.

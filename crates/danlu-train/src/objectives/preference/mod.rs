@@ -18,6 +18,7 @@ use danlu_eval::Measure;
 use danlu_models::{Decoder, DecoderConfig};
 
 pub use losses::{Answers, bradley_terry, judged, pairs};
+pub use measure::PREFERENCE_ACCURACY;
 pub use packed::Packed;
 use reference::Reference;
 

@@ -2,6 +2,7 @@
 
 mod preference;
 mod pretrain;
+mod reward;
 pub mod sft;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
+pub use reward::Judge;
 pub use sft::Tune;
 
 use super::export::Export;
@@ -76,6 +78,7 @@ pub enum Prepared {
     Pretrain(Box<Pretrain>),
     Tune(Box<Tune>),
     Prefer(Box<Prefer>),
+    Judge(Box<Judge>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -91,6 +94,10 @@ macro_rules! each {
                 $body
             }
             $crate::life::kinds::Prepared::Prefer(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Judge(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -111,6 +118,7 @@ impl Prepared {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
+            ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
         })
     }
 
