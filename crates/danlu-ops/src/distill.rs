@@ -206,12 +206,12 @@ impl Operation<4> for Distill {
         let mut rows_dx = Buffer::new(if needed[0] { most * widths[0] } else { 0 });
         let (mut student, mut teacher) = (Buffer::new(most * vocabulary), Buffer::new(most * vocabulary));
         let mut found = vec![0.0; 2 * places.len()];
-        let (heads, [ours, theirs]) = ([(weight, widths[0]), (head, widths[1])], &mut gathered);
-        let [weight, head] = heads.map(|(head, width)| Mat::row_major(head, vocabulary, width));
+        let [ours_rows, theirs_rows] = &mut gathered;
+        let [weight, head] = [(weight, widths[0]), (head, widths[1])].map(|(head, width)| Mat::row_major(head, vocabulary, width));
         for (i, places) in places.chunks(most).enumerate() {
             let (student, teacher) = (&mut student[..places.len() * vocabulary], &mut teacher[..places.len() * vocabulary]);
-            let ours = gather(x, widths[0], places, ours);
-            let theirs = gather(hidden, widths[1], places, theirs);
+            let ours = gather(x, widths[0], places, ours_rows);
+            let theirs = gather(hidden, widths[1], places, theirs_rows);
             time(Part::Gemm, || {
                 gemm(MatMut::row_major(student, places.len(), vocabulary), ours, weight.t(), false);
                 gemm(MatMut::row_major(teacher, places.len(), vocabulary), theirs, head.t(), false);

@@ -250,6 +250,17 @@ impl DecoderConfig {
         }
     }
 
+    /// The same with another number of layers.
+    #[must_use]
+    pub fn with_layers(&self, count: usize) -> Self {
+        let mut config = self.clone();
+        match &mut config {
+            Self::Llama(config) | Self::Qwen3(config) => config.num_hidden_layers = count,
+            Self::Gpt2(config) => config.n_layer = count,
+        }
+        config
+    }
+
     /// The same without an output projection of its own.
     #[must_use]
     pub(crate) fn without_head(mut self) -> Self {

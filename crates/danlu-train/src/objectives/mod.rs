@@ -1,6 +1,7 @@
 //! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
 
 mod causal_lm;
+mod distill;
 pub mod preference;
 mod reward;
 mod sft;
@@ -11,6 +12,7 @@ use burn::tensor::Tensor;
 use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
+pub use distill::Distill;
 pub use preference::Preference;
 pub use reward::Reward;
 pub use sft::Sft;

@@ -1,6 +1,7 @@
 //! A recipe: everything that decides what a run makes, as one TOML file. The structs here are the one place where keys, their
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
+mod distill;
 mod parse;
 mod preference;
 mod schema;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 
 /// The newest recipe format this program reads.
@@ -40,6 +42,8 @@ pub struct Recipe {
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub distill: DistillSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -367,6 +371,7 @@ impl Default for Recipe {
             model: ModelSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
+            distill: DistillSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),
