@@ -330,8 +330,8 @@ fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, cont
     }
 }
 
-/// Writes a chosen shape back into the recipe, where it replaces a size.
-fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
+/// Writes a shape into a recipe, where it replaces a size.
+pub fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
     spec.size = None;
     spec.kind = match config {
         DecoderConfig::Llama(_) => ModelKind::Llama,

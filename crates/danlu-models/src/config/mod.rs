@@ -261,6 +261,16 @@ impl DecoderConfig {
         config
     }
 
+    /// The same with another number of entries in the vocabulary.
+    #[must_use]
+    pub fn with_vocabulary(mut self, entries: usize) -> Self {
+        match &mut self {
+            Self::Llama(config) | Self::Qwen3(config) => config.vocab_size = entries,
+            Self::Gpt2(config) => config.vocab_size = entries,
+        }
+        self
+    }
+
     /// The same without an output projection of its own.
     #[must_use]
     pub(crate) fn without_head(mut self) -> Self {

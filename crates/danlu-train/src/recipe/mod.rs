@@ -172,6 +172,8 @@ pub enum ObjectiveKind {
     Preference,
     /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
     Reward,
+    /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
+    Distill,
 }
 
 /// How many tokens an update sees.

@@ -96,7 +96,12 @@ pub fn tokens(corpora: &[Corpus], tokenizer: &Tokenizer, progress: &mut dyn Prog
 /// When there is no such folder and no such model.
 pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
     let mut recipe = recipe.clone();
-    for (key, from) in [("model.from", &mut recipe.model.from), ("tokenizer.from", &mut recipe.tokenizer.from)] {
+    let named = [
+        ("model.from", &mut recipe.model.from),
+        ("tokenizer.from", &mut recipe.tokenizer.from),
+        ("distill.teacher", &mut recipe.distill.teacher),
+    ];
+    for (key, from) in named {
         let Some(name) = from.as_ref().filter(|from| !Path::new(from).exists()) else { continue };
         let wanted: ModelRef =
             name.parse().with_context(|| format!("`{key}` is {name:?}, which is no folder and no model's name"))?;
@@ -112,7 +117,9 @@ pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
 
 /// The registered model that the run starts from, if it does.
 pub fn parent(home: &Path, recipe: &Recipe) -> Option<ModelId> {
-    let folder = Path::new(recipe.model.from.as_deref()?);
+    // A student that begins with some of its teacher's layers is its child.
+    let from = recipe.model.from.as_ref().or(recipe.distill.layers.and(recipe.distill.teacher.as_ref()))?;
+    let folder = Path::new(from);
     let registered = folder.parent() == Some(&home.join("models"));
     folder.file_name()?.to_str()?.parse().ok().filter(|_| registered)
 }

@@ -1,5 +1,6 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
+mod distill;
 mod preference;
 mod pretrain;
 mod reward;
@@ -12,10 +13,11 @@ use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
-use danlu_train::recipe::ObjectiveKind;
+use danlu_train::recipe::{DistillOn, ObjectiveKind};
 use danlu_train::{Objective, Plan, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
+pub use distill::Distill;
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
 pub use reward::Judge;
@@ -79,6 +81,8 @@ pub enum Prepared {
     Tune(Box<Tune>),
     Prefer(Box<Prefer>),
     Judge(Box<Judge>),
+    DistillText(Box<Distill<Pretrain>>),
+    DistillTalks(Box<Distill<Tune>>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -101,6 +105,14 @@ macro_rules! each {
                 let $kind = &**boxed;
                 $body
             }
+            $crate::life::kinds::Prepared::DistillText(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::DistillTalks(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
         }
     };
 }
@@ -119,6 +131,10 @@ impl Prepared {
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
+            ObjectiveKind::Distill => match recipe.distill.on {
+                DistillOn::Text => Prepared::DistillText(Box::new(Distill::on_text(home, &recipe, run, progress)?)),
+                _ => Prepared::DistillTalks(Box::new(Distill::on_talks(home, &recipe, progress)?)),
+            },
         })
     }
 

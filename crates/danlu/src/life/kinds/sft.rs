@@ -33,10 +33,23 @@ impl Tune {
         let from = recipe.model.from.as_deref().context(
             "instruction tuning starts from a model: give `model.from` (a registered model or a folder); `danlu models pull smollm2` brings one",
         )?;
-        let encoder = encoder(Path::new(from))?;
-        let mut recipe = recipe.clone();
-        careful(&mut recipe);
+        let mut tuned = recipe.clone();
+        careful(&mut tuned);
+        Self::reading(home, &tuned, encoder(Path::new(from))?, |talks, _, _| Ok(talks), progress)
+    }
 
+    /// The conversations of `recipe`, as `encoder` writes them; those to train on are what `rewritten` makes of them.
+    ///
+    /// # Errors
+    /// As [`Tune::new`].
+    pub fn reading(
+        home: &Path,
+        recipe: &Recipe,
+        encoder: Encoder,
+        rewritten: impl FnOnce(Vec<Conversation>, &Encoder, &mut dyn Progress) -> Result<Vec<Conversation>>,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        let mut recipe = recipe.clone();
         let (mut data, mut all) = (vec![], vec![]);
         for source in &recipe.data.sources {
             let found = chat::read(&[conversations(home, source, progress)?]).with_context(|| format!("in {source}"))?;
@@ -47,14 +60,17 @@ impl Tune {
         }
         ensure!(!all.is_empty(), "`data.sources` is empty; name at least one file of conversations");
         let out = chat::held_out(&all, recipe.data.held_out, recipe.seed);
-        let (mut train, mut held_out) = (vec![], vec![]);
+        let (mut talks, mut held_out) = (vec![], vec![]);
         for (conversation, out) in all.into_iter().zip(out) {
-            let rows = encoder.rows(&conversation)?;
             if out {
-                held_out.extend(rows.into_iter().map(|row| (conversation.clone(), row)));
+                held_out.extend(encoder.rows(&conversation)?.into_iter().map(|row| (conversation.clone(), row)));
             } else {
-                train.extend(rows);
+                talks.push(conversation);
             }
+        }
+        let mut train = vec![];
+        for conversation in rewritten(talks, &encoder, progress)? {
+            train.extend(encoder.rows(&conversation)?);
         }
         // Rows no longer than need be: most conversations are short.
         let longest = train.iter().map(|one| one.ids.len()).max().unwrap_or(1).next_multiple_of(64);
@@ -78,10 +94,16 @@ impl Tune {
         }
         Ok(Self { data, train, held_out, encoder, config, plan })
     }
+
+    /// The same run with another plan and another model.
+    pub(super) fn for_student(mut self, of: impl FnOnce(Plan, DecoderConfig) -> (Plan, DecoderConfig)) -> Self {
+        (self.plan, self.config) = of(self.plan, self.config);
+        self
+    }
 }
 
 /// What suits a model that knows something already, where the recipe does not say otherwise.
-fn careful(recipe: &mut Recipe) {
+pub(super) fn careful(recipe: &mut Recipe) {
     recipe.optimizer.kind = danlu_train::recipe::OptimizerKind::Adamw;
     recipe.optimizer.rate.get_or_insert(RATE);
     recipe.batch.tokens.get_or_insert(4096);
