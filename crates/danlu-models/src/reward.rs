@@ -65,7 +65,9 @@ impl RewardModel {
                 text.len()
             );
             if let Some(token) = text.iter().find(|token| **token as usize >= vocabulary) {
-                anyhow::bail!("token {token} of text {i} is outside the reward model's vocabulary of {vocabulary}: is this its tokenizer?");
+                anyhow::bail!(
+                    "token {token} of text {i} is outside the reward model's vocabulary of {vocabulary}: is this its tokenizer?"
+                );
             }
         }
         let model = self.valid();

@@ -31,7 +31,10 @@ fn a_folder_keeps_it() {
         assert_eq!(read_config, config);
         let names: Vec<String> = names_and_shapes(&read).into_iter().map(|(name, _)| name).collect();
         assert!(names.contains(&"score.weight".to_string()) && !names.iter().any(|name| name.contains("lm_head")), "{names:?}");
-        assert!(names.iter().any(|name| name.starts_with("model.layers.0.") || name.starts_with("transformer.h.0.")), "{names:?}");
+        assert!(
+            names.iter().any(|name| name.starts_with("model.layers.0.") || name.starts_with("transformer.h.0.")),
+            "{names:?}"
+        );
         let text = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
         assert!(text.contains("ForSequenceClassification\"") && text.contains("\"pad_token_id\": 6"), "{text}");
         let error = folder::load(dir.path(), &Device::flex()).unwrap_err().to_string();

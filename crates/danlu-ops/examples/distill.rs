@@ -35,7 +35,8 @@ fn main() -> Result<()> {
     let found = linear_distill(x.clone(), weight.clone(), [tensor("teacher_x")?, tensor("teacher_weight")?], &targets, &spec);
     let mut gradients = found.loss.backward();
     let [loss, nll, soft] = [found.loss, found.nll, found.soft].map(|x| x.inner().into_scalar::<f32>());
-    let [dx, dw] = [x, weight].map(|leaf| leaf.grad_remove(&mut gradients).map(|g| g.into_data().iter::<f32>().collect::<Vec<_>>()));
+    let [dx, dw] =
+        [x, weight].map(|leaf| leaf.grad_remove(&mut gradients).map(|g| g.into_data().iter::<f32>().collect::<Vec<_>>()));
     println!("{}", json!({"loss": loss, "nll": nll, "soft": soft, "dx": dx, "dw": dw}));
     Ok(())
 }

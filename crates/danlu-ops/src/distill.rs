@@ -51,13 +51,7 @@ pub struct Distilled {
 ///
 /// # Panics
 /// When shapes do not fit each other, or the two vocabularies have not the same size.
-pub fn linear_distill(
-    x: Tensor<2>,
-    weight: Tensor<2>,
-    teacher: [Tensor<2>; 2],
-    targets: &Ids,
-    spec: &Distillation,
-) -> Distilled {
+pub fn linear_distill(x: Tensor<2>, weight: Tensor<2>, teacher: [Tensor<2>; 2], targets: &Ids, spec: &Distillation) -> Distilled {
     check(&x, &weight, targets);
     let teacher = teacher.map(Tensor::inner);
     check(&teacher[0], &teacher[1], targets);
@@ -207,7 +201,8 @@ impl Operation<4> for Distill {
         let (mut student, mut teacher) = (Buffer::new(most * vocabulary), Buffer::new(most * vocabulary));
         let mut found = vec![0.0; 2 * places.len()];
         let [ours_rows, theirs_rows] = &mut gathered;
-        let [weight, head] = [(weight, widths[0]), (head, widths[1])].map(|(head, width)| Mat::row_major(head, vocabulary, width));
+        let [weight, head] =
+            [(weight, widths[0]), (head, widths[1])].map(|(head, width)| Mat::row_major(head, vocabulary, width));
         for (i, places) in places.chunks(most).enumerate() {
             let (student, teacher) = (&mut student[..places.len() * vocabulary], &mut teacher[..places.len() * vocabulary]);
             let ours = gather(x, widths[0], places, ours_rows);

@@ -8,13 +8,11 @@ use burn::module::Module;
 use common::{Toy, device, fresh, plan};
 use danlu_models::Decoder;
 use danlu_train::auto::resolve;
-use danlu_train::{Distill, Objective, Plan, Recipe, Run, Trained, train};
+use danlu_train::{Distill, Objective, Plan, Recipe, Trained};
 
 fn learn<O: Objective<Model = Decoder>>(plan: &Plan, objective: &O) -> Trained<Decoder> {
     let dir = tempfile::tempdir().unwrap();
-    let (device, stop) = (device(), AtomicBool::new(false));
-    let run = Run { folder: dir.path(), plan, objective, device: &device, data: common::DATA, stop: &stop };
-    train(&run, || fresh(plan), &mut |_: &danlu_train::Event| ()).unwrap()
+    common::run(dir.path(), plan, objective, &AtomicBool::new(false), |_| ()).unwrap()
 }
 
 fn held_out(trained: &Trained<Decoder>) -> f64 {

@@ -103,7 +103,8 @@ fn judged(count: usize) -> impl Iterator<Item = Value> {
 
 /// What was measured first and last.
 fn measured(events: &[Value], key: &str) -> (f64, f64) {
-    let all: Vec<f64> = events.iter().filter(|event| event["event"] == "measured").map(|event| event[key].as_f64().unwrap()).collect();
+    let all: Vec<f64> =
+        events.iter().filter(|event| event["event"] == "measured").map(|event| event[key].as_f64().unwrap()).collect();
     (all[0], all[all.len() - 1])
 }
 

@@ -3,12 +3,8 @@ use burn::tensor::{Device, Tensor};
 use super::*;
 use crate::tests::{check as hold, tensor, to_vec};
 
-const DIVERGENCES: [Divergence; 4] = [
-    Divergence::Forward,
-    Divergence::Reverse,
-    Divergence::JensenShannon { beta: 0.5 },
-    Divergence::JensenShannon { beta: 0.9 },
-];
+const DIVERGENCES: [Divergence; 4] =
+    [Divergence::Forward, Divergence::Reverse, Divergence::JensenShannon { beta: 0.5 }, Divergence::JensenShannon { beta: 0.9 }];
 
 fn teacher(tokens: usize, vocabulary: usize) -> [Tensor<2>; 2] {
     let device = Device::flex();
@@ -33,7 +29,9 @@ fn it_is_its_plain_form() {
                     &format!("{spec:?} of {tokens}×{channels}×{vocabulary}"),
                     &[[tokens, channels], [vocabulary, channels]],
                     &|x| (linear_distill(x[0].clone(), x[1].clone(), teacher.clone(), &targets, &spec).loss * factor).unsqueeze(),
-                    &|x| (plain(x[0].clone(), x[1].clone(), teacher.clone(), &targets, &spec).narrow(0, 0, 1) * factor).unsqueeze(),
+                    &|x| {
+                        (plain(x[0].clone(), x[1].clone(), teacher.clone(), &targets, &spec).narrow(0, 0, 1) * factor).unsqueeze()
+                    },
                 );
             }
         }

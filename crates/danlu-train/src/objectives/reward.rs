@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use burn::module::Module;
 use burn::tensor::Tensor;
 use danlu_data::preference::{Answer, EncodedPair};
 use danlu_data::sampler::shuffled;

@@ -168,7 +168,14 @@ impl Kind for Prefer {
             false => None,
         };
         let (train, held_out) = (self.found.train.clone(), self.found.held_out.clone());
-        Preference::new(&self.plan, train, held_out, start, self.encoder.tokenizer().clone(), answering(&self.config, &self.encoder))
+        Preference::new(
+            &self.plan,
+            train,
+            held_out,
+            start,
+            self.encoder.tokenizer().clone(),
+            answering(&self.config, &self.encoder),
+        )
     }
 
     fn fresh(&self, device: &Device) -> Result<Decoder> {

@@ -55,7 +55,10 @@ impl Judge {
         let (tokenizer, end) = (self.encoder.tokenizer(), self.encoder.turn_end());
         let known = tokenizer.token_to_id(PAD).into_iter().chain([tokenizer.end_of_text()]);
         let any = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_special(id));
-        known.chain(any).find(|&id| id != end).context("the tokenizer has no special token but the one that ends turns, and padding needs another")
+        known
+            .chain(any)
+            .find(|&id| id != end)
+            .context("the tokenizer has no special token but the one that ends turns, and padding needs another")
     }
 }
 
