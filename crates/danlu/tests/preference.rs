@@ -1,94 +1,28 @@
 //! Learning from preferences through the program: a recipe, pairs in a file, a small model in a folder.
 
-use std::fmt::Write as _;
+mod place;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use burn::tensor::Device;
-use danlu_data::tokenizer::{TrainSpec, train};
-use danlu_models::{Decoder, DecoderConfig, LlamaConfig, folder};
+use danlu_models::folder;
+use place::{Place, measured};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-const CONTEXT: usize = 64;
-
-/// A home, and beside it a model that was never trained and files.
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
-        place.model("base", None);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn model(&self, name: &str, template: Option<&str>) {
-        let dir = self.path(name);
-        fs::create_dir_all(&dir).unwrap();
-        let texts = (0..40).map(|i| Ok(format!("is {i} nice? yes, {i} is very nice. no, {i} is bad")));
-        let tokenizer = train(&TrainSpec { vocab_size: 320, ..TrainSpec::default() }, texts).unwrap();
-        let shape = LlamaConfig { tie_word_embeddings: true, ..LlamaConfig::new(tokenizer.vocab_size(), 32, 2, 8, CONTEXT) };
-        let config = DecoderConfig::Llama(shape);
-        folder::save(&Decoder::new(&config, 3, &Device::flex()).unwrap(), &config, &dir).unwrap();
-        tokenizer.export(&dir, CONTEXT).unwrap();
-        if let Some(template) = template {
-            fs::write(dir.join("chat_template.jinja"), template).unwrap();
-        }
-    }
-
-    fn lines(&self, name: &str, rows: impl IntoIterator<Item = Value>) -> String {
-        let mut text = String::new();
-        rows.into_iter().for_each(|row| writeln!(text, "{row}").unwrap());
-        fs::write(self.path(name), text).unwrap();
-        self.path(name).display().to_string()
-    }
-
-    /// A recipe that learns from `source`, with `more` under its own headings.
-    fn recipe(&self, name: &str, source: &str, more: &str) -> String {
+/// A recipe that learns from `source`, with `more` under its own headings.
+fn recipe(place: &Place, name: &str, source: &str, more: &str) -> String {
         let text = format!(
             "name = {name:?}\n[data]\nsources = [{source:?}]\nheld_out = 0.25\n[model]\nfrom = {:?}\n[objective]\nkind = \"preference\"\n\
              [optimizer]\nrate = 3e-3\n[eval]\ntokens = 100000\nevery = 1000\n[checkpoint]\nevery = 4\n[sample]\ntokens = 4\n\
              [budget]\nsteps = 12\n{more}",
-            self.path("base").display()
+            place.path("base").display()
         );
-        let path = self.path(&format!("{name}.toml"));
+        let path = place.path(&format!("{name}.toml"));
         fs::write(&path, text).unwrap();
         path.display().to_string()
     }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_danlu"));
-        command.args(arguments).env("DANLU_HOME", self.path("home")).env_remove("RUST_BACKTRACE").stdin(Stdio::null());
-        command
-    }
-
-    /// Runs it, expects `code`, and gives what it printed.
-    #[track_caller]
-    fn expect(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "danlu {}\n{text}", arguments.join(" "));
-        text
-    }
-
-    /// The events of a run that ends well.
-    #[track_caller]
-    fn events(&self, arguments: &[&str]) -> Vec<Value> {
-        let output = self.command(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn weights(&self, model: &str) -> Vec<u8> {
-        fs::read(Path::new(&self.path("home")).join("models").join(model).join("model.safetensors")).unwrap()
-    }
-}
 
 fn pairs(count: usize) -> impl Iterator<Item = Value> {
     (0..count).map(|i| json!({"prompt": format!("is {i} nice?"), "chosen": format!("yes, {i} is very nice"), "rejected": format!("no, {i} is bad")}))
@@ -101,18 +35,11 @@ fn judged(count: usize) -> impl Iterator<Item = Value> {
     })
 }
 
-/// What was measured first and last.
-fn measured(events: &[Value], key: &str) -> (f64, f64) {
-    let all: Vec<f64> =
-        events.iter().filter(|event| event["event"] == "measured").map(|event| event[key].as_f64().unwrap()).collect();
-    (all[0], all[all.len() - 1])
-}
-
 #[test]
 fn a_recipe_makes_a_model_that_prefers_what_people_prefer() {
     let place = Place::new();
     let source = place.lines("pairs.jsonl", pairs(40));
-    let recipe = place.recipe("dpo", &source, "");
+    let recipe = recipe(&place, "dpo", &source, "");
     let plan = place.expect(0, &["plan", &recipe]);
     assert!(plan.contains("12 steps") && plan.contains("held out"), "{plan}");
     let events = place.events(&["train", &recipe, "--json"]);
@@ -127,7 +54,7 @@ fn a_recipe_makes_a_model_that_prefers_what_people_prefer() {
     // kto learns from judged answers, and from pairs as two of them.
     let judged = place.lines("judged.jsonl", judged(40));
     for source in [&judged, &source] {
-        let recipe = place.recipe(&format!("kto-{}", source.len()), source, "[preference]\nloss = \"kto\"\n");
+        let recipe = recipe(&place, &format!("kto-{}", source.len()), source, "[preference]\nloss = \"kto\"\n");
         let (first, last) = measured(&place.events(&["train", &recipe, "--json"]), "value");
         assert!(first == 0.5 && last > 0.7, "kto: from {first} to {last}");
     }
@@ -136,7 +63,7 @@ fn a_recipe_makes_a_model_that_prefers_what_people_prefer() {
 #[test]
 fn a_recipe_makes_a_model_that_scores_answers() {
     let place = Place::new();
-    let recipe = place.recipe("judge", &place.lines("pairs.jsonl", pairs(40)), "");
+    let recipe = recipe(&place, "judge", &place.lines("pairs.jsonl", pairs(40)), "");
     let kind = ["--set", "objective.kind=reward"];
     let events = place.events(&["train", &recipe, "--json", kind[0], kind[1]]);
     let (first, last) = measured(&events, "value");
@@ -147,7 +74,7 @@ fn a_recipe_makes_a_model_that_scores_answers() {
     let read = folder::load_reward(&place.path("home/models/judge@1"), &Device::flex()).unwrap().0;
     assert!(read.score(&[&[5, 6, 7]]).unwrap()[0].is_finite());
 
-    let judged = place.recipe("none", &place.lines("judged.jsonl", judged(12)), "");
+    let judged = recipe(&place, "none", &place.lines("judged.jsonl", judged(12)), "");
     let text = place.expect(3, &["train", &judged, kind[0], kind[1]]);
     assert!(text.contains("single answers") && text.contains("pairs of a better"), "{text}");
     // A language model is none, and a reward model writes nothing.
@@ -159,7 +86,7 @@ fn a_recipe_makes_a_model_that_scores_answers() {
 fn an_interrupted_run_ends_in_the_same_weights() {
     let place = Place::new();
     let source = place.lines("pairs.jsonl", pairs(24));
-    let recipe = place.recipe("dpo", &source, "");
+    let recipe = recipe(&place, "dpo", &source, "");
     place.expect(0, &["train", &recipe, "--run", "whole"]);
     let mut child = place
         .command(&["train", &recipe, "--run", "parts", "--json"])
@@ -183,7 +110,7 @@ fn what_cannot_be_learned_from_is_refused_before_the_first_step() {
     let place = Place::new();
     let good = place.lines("pairs.jsonl", pairs(12));
     let check = |source: &str, more: &[&str], parts: &[&str]| {
-        let recipe = place.recipe("refused", source, "");
+        let recipe = recipe(&place, "refused", source, "");
         let mut arguments = vec!["train", &recipe];
         more.iter().for_each(|set| arguments.extend(["--set", set]));
         let text = place.expect(3, &arguments);
@@ -210,7 +137,7 @@ fn what_cannot_be_learned_from_is_refused_before_the_first_step() {
     check(&good, &[&from], &["no token that ends the turn", "never learn to stop"]);
 
     // A pair that says nothing among many is left out and said.
-    let recipe = place.recipe("some", &place.lines("some.jsonl", pairs(24).chain([alike()])), "");
+    let recipe = recipe(&place, "some", &place.lines("some.jsonl", pairs(24).chain([alike()])), "");
     let text = place.expect(0, &["plan", &recipe]);
     assert!(text.contains("some.jsonl:25") && text.contains("two answers that are equal"), "{text}");
 }
