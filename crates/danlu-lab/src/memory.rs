@@ -60,7 +60,7 @@ pub fn memory(plan: &Plan) -> Memory {
     let nf4 = plan.recipe.adapter.base == Base::Nf4;
     let quantized = if nf4 { parameters.saturating_sub(model.embeddings + model.trained) } else { 0 };
     Memory {
-        weights: F32 * (parameters - quantized) + quantized * 9 / 16,
+        weights: F32 * (parameters - quantized + plan.beside) + quantized * 9 / 16,
         gradients: F32 * gradients,
         optimizer: F32 * states,
         activations: F32 * micro_tokens * (kept + 3 * hidden),

@@ -61,6 +61,8 @@ pub struct Plan {
     pub steps: u64,
     /// Forward and backward.
     pub flops_per_token: f64,
+    /// Parameters of models that only answer while this one is trained: the start model of preferences, a teacher, a judge.
+    pub beside: u64,
 }
 
 impl Plan {
@@ -141,7 +143,7 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
     };
 
     rates(&mut recipe, &config);
-    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
+    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token, beside: 0 }, config))
 }
 
 /// What is known about the examples of a recipe whose rows are examples: pairs, prompts, labelled texts, images.
@@ -185,7 +187,7 @@ pub fn resolve_examples(
         (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
     let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
-    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token })
+    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token, beside: 0 })
 }
 
 /// FLOPs that a budget stands for, before the shape is known.
@@ -318,8 +320,8 @@ fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, cont
     }
 }
 
-/// Writes a chosen shape back into the recipe, where it replaces a size.
-fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
+/// Writes a shape into a recipe, where it replaces a size.
+pub fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
     spec.size = None;
     spec.kind = match config {
         DecoderConfig::Llama(_) => ModelKind::Llama,

@@ -245,7 +245,8 @@ impl<'a, O: Objective> Session<'a, O> {
         done.report.extend(report);
         self.state.position += self.run.plan.rows as u64;
         self.state.step = step;
-        self.state.tokens += done.targets as u64;
+        // What went through the model, whether or not it carried loss.
+        self.state.tokens += self.run.plan.step_tokens();
         Ok(done)
     }
 
@@ -256,7 +257,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let counts: Vec<usize> = pieces.iter().map(|piece| objective.targets(piece)).collect();
         let total: usize = counts.iter().sum();
         let mut gradients = Gradients::new();
-        let mut done = Update { targets: total, ..Update::default() };
+        let mut done = Update::default();
         for (piece, &count) in pieces.iter().zip(&counts).filter(|(_, count)| **count > 0) {
             let weight = count as f64 / total as f64;
             let mean = objective.loss(&model, piece);
@@ -497,8 +498,6 @@ struct Update {
     loss: f64,
     /// Length of the gradient.
     norm: f64,
-    /// Targets that carried loss.
-    targets: usize,
     report: Report,
 }
 

@@ -2,6 +2,7 @@
 //! `generation_config.json`.
 
 pub(crate) mod read;
+mod reward;
 mod write;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ use serde_json::json;
 use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
+pub use reward::{load_reward, save_reward};
 pub use write::{Precision, SaveOptions};
 
 /// A `config.json` is small; what is larger is something else.

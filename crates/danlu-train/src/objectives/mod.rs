@@ -1,7 +1,9 @@
 //! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
 
 mod causal_lm;
+mod distill;
 pub mod preference;
+mod reward;
 mod sft;
 
 use anyhow::Result;
@@ -10,7 +12,9 @@ use burn::tensor::Tensor;
 use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
+pub use distill::Distill;
 pub use preference::Preference;
+pub use reward::Reward;
 pub use sft::Sft;
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.

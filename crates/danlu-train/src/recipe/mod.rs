@@ -2,6 +2,7 @@
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
 mod adapter;
+mod distill;
 mod parse;
 mod preference;
 mod schema;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adapter::{AdapterKind, AdapterRecipe, Base};
+pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use tune::{Part, TuneSpec};
 
@@ -48,6 +50,8 @@ pub struct Recipe {
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub distill: DistillSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -174,6 +178,12 @@ pub enum ObjectiveKind {
     CausalLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
     Sft,
+    /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
+    Preference,
+    /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
+    Reward,
+    /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
+    Distill,
 }
 
 /// How many tokens an update sees.
@@ -375,6 +385,7 @@ impl Default for Recipe {
             tune: TuneSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
+            distill: DistillSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),

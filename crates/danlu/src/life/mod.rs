@@ -2,6 +2,7 @@
 //! exported, checked and registered. The verbs call these steps and show them.
 
 pub mod adapters;
+mod answers;
 pub mod corpora;
 pub mod curves;
 pub mod export;

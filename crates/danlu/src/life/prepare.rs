@@ -96,7 +96,12 @@ pub fn tokens(corpora: &[Corpus], tokenizer: &Tokenizer, progress: &mut dyn Prog
 /// When there is no such folder and no such model.
 pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
     let mut recipe = recipe.clone();
-    for (key, from) in [("model.from", &mut recipe.model.from), ("tokenizer.from", &mut recipe.tokenizer.from)] {
+    let named = [
+        ("model.from", &mut recipe.model.from),
+        ("tokenizer.from", &mut recipe.tokenizer.from),
+        ("distill.teacher", &mut recipe.distill.teacher),
+    ];
+    for (key, from) in named {
         let Some(name) = from else { continue };
         *from = Some(model_folder(home, name).with_context(|| format!("`{key}` cannot be used"))?.display().to_string());
     }
@@ -121,7 +126,9 @@ pub fn model_folder(home: &Path, name: &str) -> Result<PathBuf> {
 
 /// The registered model that the run starts from, if it does.
 pub fn parent(home: &Path, recipe: &Recipe) -> Option<ModelId> {
-    registered(home, Path::new(recipe.model.from.as_deref()?))
+    // A student that begins with some of its teacher's layers is its child.
+    let from = recipe.model.from.as_ref().or(recipe.distill.layers.and(recipe.distill.teacher.as_ref()))?;
+    registered(home, Path::new(from))
 }
 
 /// The registered model whose folder this is.

@@ -48,6 +48,12 @@ impl Pretrain {
         Ok(Self { corpora, tokenizer, sets, config, plan })
     }
 
+    /// The same run with another plan and another model.
+    pub(super) fn for_student(mut self, of: impl FnOnce(Plan, DecoderConfig) -> (Plan, DecoderConfig)) -> Self {
+        (self.plan, self.config) = of(self.plan, self.config);
+        self
+    }
+
     fn weight(&self, i: usize) -> f64 {
         self.plan.recipe.data.weights.get(i).copied().unwrap_or(1.0)
     }
