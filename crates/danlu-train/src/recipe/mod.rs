@@ -3,6 +3,7 @@
 
 mod parse;
 mod preference;
+mod rl;
 mod schema;
 
 use std::path::Path;
@@ -11,7 +12,9 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use danlu_rewards::RewardsSpec;
 pub use preference::{PreferenceLoss, PreferenceSpec};
+pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
 
 /// The newest recipe format this program reads.
 pub const VERSION: u32 = 1;
@@ -40,6 +43,10 @@ pub struct Recipe {
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rl: RlSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rewards: RewardsSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -164,6 +171,12 @@ pub enum ObjectiveKind {
     CausalLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
     Sft,
+    /// Answer questions so that the reward is higher than of other answers to the same question (Shao 2024).
+    Grpo,
+    /// The same with the mean of the other answers as the baseline, and whole answers as actions (Ahmadian 2024).
+    Rloo,
+    /// The same with a value head that says, token by token, what is to be expected (Schulman 2017; Ouyang 2022).
+    Ppo,
 }
 
 /// How many tokens an update sees.
@@ -173,7 +186,8 @@ pub struct BatchSpec {
     /// Tokens of one update of the weights, rounded to whole rows. Automatic: grows with the length of the run.
     #[schemars(range(min = 8, max = 1_000_000_000))]
     pub tokens: Option<usize>,
-    /// Examples of one update, where rows are examples (pairs, prompts, labelled texts). Automatic: by the objective.
+    /// Examples of one update, where rows are examples (pairs, answers in reinforcement learning, labelled texts). Automatic: by the
+    /// objective.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub examples: Option<usize>,
     /// Tokens that go through the model at once; an update is split into pieces of this size, with the same result. Automatic: by
@@ -363,6 +377,8 @@ impl Default for Recipe {
             model: ModelSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
+            rl: RlSpec::default(),
+            rewards: RewardsSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),

@@ -1,6 +1,7 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
 mod pretrain;
+pub mod rl;
 pub mod sft;
 
 use std::path::Path;
@@ -11,10 +12,11 @@ use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
 use danlu_train::recipe::ObjectiveKind;
-use danlu_train::{Objective, Plan, Recipe, Summary};
+use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
 pub use pretrain::Pretrain;
+pub use rl::Asked;
 pub use sft::Tune;
 
 use super::export::Export;
@@ -73,6 +75,8 @@ pub struct DataRecord {
 pub enum Prepared {
     Pretrain(Box<Pretrain>),
     Tune(Box<Tune>),
+    Compare(Box<Asked<Grouped>>),
+    Expect(Box<Asked<Ppo>>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -84,6 +88,14 @@ macro_rules! each {
                 $body
             }
             $crate::life::kinds::Prepared::Tune(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Compare(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Expect(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -103,6 +115,8 @@ impl Prepared {
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
+            ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
+            ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
         })
     }
 
