@@ -21,8 +21,8 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Tokens of the answer.
-    pub fn len(&self) -> usize {
+    /// Tokens of the answer, the one that ended it included.
+    pub fn answer_len(&self) -> usize {
         self.ids.len() - self.prompt
     }
 

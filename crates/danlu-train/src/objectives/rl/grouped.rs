@@ -78,12 +78,12 @@ impl Grouped {
     fn weights(&self, drawn: &[Drawn]) -> Vec<f64> {
         let spec = &self.game.spec;
         let counts = |one: &Drawn| one.ended || !spec.skip_truncated;
-        let tokens: usize = drawn.iter().filter(|one| counts(one)).map(Drawn::len).sum();
+        let tokens: usize = drawn.iter().filter(|one| counts(one)).map(Drawn::answer_len).sum();
         let average = if self.kind == ObjectiveKind::Rloo { LossAverage::Sequence } else { spec.average };
         let weight = |one: &Drawn| match average {
             _ if !counts(one) => 0.0,
             LossAverage::Token => 1.0 / tokens as f64,
-            LossAverage::Sequence => 1.0 / (one.len() * drawn.len()) as f64,
+            LossAverage::Sequence => 1.0 / (one.answer_len() * drawn.len()) as f64,
             LossAverage::Fixed => 1.0 / (spec.max_tokens * drawn.len()) as f64,
         };
         drawn.iter().map(weight).collect()
@@ -112,25 +112,25 @@ impl Grouped {
         let moves = |i: usize| weights[i] != 0.0 && (advantages[i] != 0.0 || self.diverges());
         let kept: Vec<usize> = (0..drawn.len()).filter(|&i| moves(i)).collect();
         let kept_drawn: Vec<&Drawn> = kept.iter().map(|&i| &drawn[i]).collect();
-        let total: usize = kept_drawn.iter().map(|one| one.len()).sum();
+        let total: usize = kept_drawn.iter().map(|one| one.answer_len()).sum();
         let made = pieces(&kept_drawn, self.game.piece).into_iter().map(|piece| {
             let (indices, answers) = (&kept[piece.clone()], &kept_drawn[piece]);
             let row = Row::new(answers);
             let even = |numbers: &[f64]| {
-                let each: Vec<Vec<f32>> = indices.iter().map(|&i| vec![numbers[i] as f32; drawn[i].len()]).collect();
+                let each: Vec<Vec<f32>> = indices.iter().map(|&i| vec![numbers[i] as f32; drawn[i].answer_len()]).collect();
                 row.spread(each.iter().map(Vec::as_slice))
             };
             let (weights, advantages) = (even(&weights), even(&advantages));
             let start = if self.diverges() { row.spread(indices.iter().map(|&i| &start[i][..])) } else { vec![] };
             let log_probs = row.spread(answers.iter().map(|one| &one.log_probs[..]));
-            let tokens: usize = answers.iter().map(|one| one.len()).sum();
+            let tokens: usize = answers.iter().map(|one| one.answer_len()).sum();
             let known = Known { weights, advantages, start, spans: row.spans.clone() };
             let scale = total as f64 / tokens as f64;
             GroupedBatch::Answered(Box::new(Answered { row, known, drawn: log_probs, old: OnceLock::new(), scale }))
         });
         let mut report = self.game.report(drawn);
         if self.start.is_some() {
-            let tokens: usize = drawn.iter().map(Drawn::len).sum();
+            let tokens: usize = drawn.iter().map(Drawn::answer_len).sum();
             report.push(("kl", kl.iter().sum::<f64>() / tokens.max(1) as f64));
             report.push(("kl_answer", advantage::mean(&kl)));
         }

@@ -161,7 +161,7 @@ impl Game {
     fn report(&self, drawn: &[Drawn]) -> Report {
         let rewards: Vec<f64> = drawn.iter().map(|one| one.score.total).collect();
         let useful = advantage::useful(&rewards, self.spec.samples);
-        let tokens: usize = drawn.iter().map(Drawn::len).sum();
+        let tokens: usize = drawn.iter().map(Drawn::answer_len).sum();
         let share = |count: usize, of: usize| count as f64 / of.max(1) as f64;
         let surprise: f64 = drawn.iter().flat_map(|one| &one.log_probs).map(|&x| -f64::from(x)).sum();
         let mut report = vec![

@@ -155,9 +155,9 @@ impl Ppo {
         for (i, one) in counts.iter().enumerate() {
             let [old, values] = &seen[i];
             let cost = |t: usize| start.get(i).map_or(0.0, |start| control.weight * f64::from(old[t] - start[t]));
-            let mut rewards: Vec<f64> = (0..one.len()).map(|t| -cost(t)).collect();
+            let mut rewards: Vec<f64> = (0..one.answer_len()).map(|t| -cost(t)).collect();
             // What the answer is worth is known at its end.
-            rewards[one.len() - 1] += one.score.total;
+            rewards[one.answer_len() - 1] += one.score.total;
             let values: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
             let (better, came) = advantage::gae(&rewards, &values, spec.gamma, spec.lambda);
             advantages.extend(better);
@@ -167,7 +167,7 @@ impl Ppo {
         advantage::whiten(&mut advantages);
         let narrow = |numbers: &[f64]| numbers.iter().map(|&x| x as f32).collect::<Vec<f32>>();
         let (advantages, returns) = (narrow(&advantages), narrow(&returns));
-        let spans = advantage::spans(counts.iter().map(|one| one.len()));
+        let spans = advantage::spans(counts.iter().map(|one| one.answer_len()));
 
         let made = pieces(&counts, game.piece).into_iter().map(|piece| {
             let row = Row::new(&counts[piece.clone()]);
@@ -194,7 +194,7 @@ impl Ppo {
         let mut report = game.report(drawn);
         if self.start.is_some() {
             let kl: Vec<f64> = seen.iter().zip(&start).map(|([old, _], start)| kl_of(old, start)).collect();
-            let tokens: usize = counts.iter().map(|one| one.len()).sum();
+            let tokens: usize = counts.iter().map(|one| one.answer_len()).sum();
             let each = advantage::mean(&kl);
             report.push(("kl", kl.iter().sum::<f64>() / tokens.max(1) as f64));
             report.push(("kl_answer", each));

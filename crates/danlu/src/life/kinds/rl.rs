@@ -166,7 +166,7 @@ impl<L: Learner> Kind for Asked<L> {
     }
 
     fn identity(&self) -> String {
-        let template = self.reader.template().map_or("plain", Template::hash);
+        let template = self.reader.template().map_or_else(|| "plain".to_owned(), Template::hash);
         let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
         danlu_files::hash_bytes(format!("{} {template} {}", self.reader.tokenizer().hash(), data.join(" ")).as_bytes())
     }
