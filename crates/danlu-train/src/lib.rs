@@ -23,7 +23,9 @@ pub use events::{Event, Observer, Step, Summary};
 pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;
 pub use initial::{check_base, initial_model, outline, pin_base};
-pub use objectives::{CausalLm, Distill, Loss, Objective, Preference, Report, Reward, Sample, Sft, Shown};
+pub use objectives::{
+    ActorCritic, CausalLm, Distill, Grouped, Loss, Objective, Ppo, Preference, Report, Reward, Sample, Sft, Shown,
+};
 pub use optimizer::Optimizer;
 pub use outline::Outline;
 pub use recipe::Recipe;

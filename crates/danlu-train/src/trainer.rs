@@ -142,6 +142,7 @@ impl<'a, O: Objective> Session<'a, O> {
                 let model = names::load_named_of(model, weights, |name| kept.contains(name))
                     .with_context(|| format!("{} does not fit the model", folder.display()))?;
                 optimizer.load_named(&model, moments, &run.device.clone().inner())?;
+                run.objective.restore(&state.objective)?;
                 (model, state)
             }
             None => {
@@ -449,6 +450,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let moments = self.optimizer.to_named(self.model()?)?;
         self.state.elapsed = self.elapsed();
         (self.state.loss_centre, self.state.loss_spread) = (self.guard.centre, self.guard.spread);
+        self.state.objective = self.run.objective.state();
         // The log must reach the disk before the checkpoint does: a log may be cut to a checkpoint's step, never made up.
         self.metrics.flush()?;
         let folder = checkpoint::save(&checkpoints, self.state.clone(), &model, &moments)?;

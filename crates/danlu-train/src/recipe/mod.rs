@@ -5,6 +5,7 @@ mod adapter;
 mod distill;
 mod parse;
 mod preference;
+mod rl;
 mod schema;
 mod tune;
 
@@ -15,8 +16,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adapter::{AdapterKind, AdapterRecipe, Base};
+pub use danlu_rewards::RewardsSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use preference::{PreferenceLoss, PreferenceSpec};
+pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
 pub use tune::{Part, TuneSpec};
 
 /// The newest recipe format this program reads.
@@ -52,6 +55,10 @@ pub struct Recipe {
     pub preference: PreferenceSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rl: RlSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rewards: RewardsSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -184,6 +191,12 @@ pub enum ObjectiveKind {
     Reward,
     /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
     Distill,
+    /// Answer questions so that the reward is higher than of other answers to the same question (Shao 2024).
+    Grpo,
+    /// The same with the mean of the other answers as the baseline, and whole answers as actions (Ahmadian 2024).
+    Rloo,
+    /// The same with a value head that says, token by token, what is to be expected (Schulman 2017; Ouyang 2022).
+    Ppo,
 }
 
 /// How many tokens an update sees.
@@ -193,7 +206,8 @@ pub struct BatchSpec {
     /// Tokens of one update of the weights, rounded to whole rows. Automatic: grows with the length of the run.
     #[schemars(range(min = 8, max = 1_000_000_000))]
     pub tokens: Option<usize>,
-    /// Examples of one update, where rows are examples (pairs, prompts, labelled texts). Automatic: by the objective.
+    /// Examples of one update, where rows are examples (pairs, answers in reinforcement learning, labelled texts). Automatic: by the
+    /// objective.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub examples: Option<usize>,
     /// Tokens that go through the model at once; an update is split into pieces of this size, with the same result. Automatic: by
@@ -386,6 +400,8 @@ impl Default for Recipe {
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
             distill: DistillSpec::default(),
+            rl: RlSpec::default(),
+            rewards: RewardsSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),

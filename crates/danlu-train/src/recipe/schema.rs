@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use schemars::schema_for;
 use serde_json::Value;
 
-use super::{AdapterRecipe, PreferenceSpec, Recipe, TuneSpec};
+use super::{AdapterRecipe, PreferenceSpec, Recipe, RewardsSpec, RlSpec, TuneSpec};
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
 pub struct Key {
@@ -37,6 +37,8 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     defaults["adapter"] = serde_json::to_value(AdapterRecipe::default()).unwrap_or(Value::Null);
     defaults["tune"] = serde_json::to_value(TuneSpec::default()).unwrap_or(Value::Null);
     defaults["preference"] = serde_json::to_value(PreferenceSpec::default()).unwrap_or(Value::Null);
+    defaults["rl"] = serde_json::to_value(RlSpec::default()).unwrap_or(Value::Null);
+    defaults["rewards"] = serde_json::to_value(RewardsSpec::all()).unwrap_or(Value::Null);
     let mut keys = Vec::new();
     collect(&schema, &schema, &defaults, "", &mut keys);
     keys

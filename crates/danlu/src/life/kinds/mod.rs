@@ -4,6 +4,7 @@ mod distill;
 mod preference;
 mod pretrain;
 mod reward;
+pub mod rl;
 pub mod sft;
 
 use std::path::Path;
@@ -14,13 +15,14 @@ use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
 use danlu_train::recipe::{DistillOn, ObjectiveKind};
-use danlu_train::{Objective, Plan, Recipe, Summary};
+use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
 pub use distill::Distill;
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
 pub use reward::Judge;
+pub use rl::Asked;
 pub use sft::Tune;
 
 use super::export::Export;
@@ -83,6 +85,8 @@ pub enum Prepared {
     Judge(Box<Judge>),
     DistillText(Box<Distill<Pretrain>>),
     DistillTalks(Box<Distill<Tune>>),
+    Compare(Box<Asked<Grouped>>),
+    Expect(Box<Asked<Ppo>>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -113,6 +117,14 @@ macro_rules! each {
                 let $kind = &**boxed;
                 $body
             }
+            $crate::life::kinds::Prepared::Compare(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Expect(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
         }
     };
 }
@@ -135,6 +147,8 @@ impl Prepared {
                 DistillOn::Text => Prepared::DistillText(Box::new(Distill::on_text(home, &recipe, run, progress)?)),
                 _ => Prepared::DistillTalks(Box::new(Distill::on_talks(home, &recipe, progress)?)),
             },
+            ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
+            ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
         })
     }
 
