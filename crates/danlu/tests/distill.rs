@@ -3,6 +3,7 @@
 mod place;
 
 use std::fs;
+use std::path::Path;
 
 use danlu_models::folder;
 use place::{Place, measured};
@@ -28,10 +29,10 @@ fn with_teacher() -> (Place, String) {
     (place, source)
 }
 
-fn recipe(place: &Place, name: &str, source: &str, on: &str, more: &str) -> String {
+fn recipe_for(place: &Place, name: &str, source: &str, on: &str, more: &str) -> String {
     let text = format!(
         "name = {name:?}\n[data]\nsources = [{source:?}]\nheld_out = 0.1\n[objective]\nkind = \"distill\"\n[batch]\ntokens = 256\n[eval]\n\
-         every = 1000\n[sample]\ntokens = 4\n[budget]\nsteps = 12\n[distill]\nteacher = \"teacher\"\non = {on:?}\n{more}"
+         every = 1000\ntokens = 2000\nfinal_tokens = 4000\n[sample]\ntokens = 4\n[budget]\nsteps = 12\n[distill]\nteacher = \"teacher\"\non = {on:?}\n{more}"
     );
     let path = place.path(&format!("{name}.toml"));
     fs::write(&path, text).unwrap();
@@ -48,10 +49,10 @@ fn students_of_every_kind() {
     };
     let part = |events: &[Value], name: &str| {
         let last = events.iter().rfind(|event| event["event"] == "step").unwrap();
-        last["report"].as_array().unwrap().iter().find(|part| part[0] == name).map(|part| part[1].as_f64().unwrap())
+        last["report"][name].as_f64()
     };
     // Some of the teacher's layers, on conversations.
-    let fewer = recipe(&place, "fewer", &source, "conversations", "layers = 1\n");
+    let fewer = recipe_for(&place, "fewer", &source, "conversations", "layers = 1\n");
     let events = train(&fewer, &[]);
     let (first, last) = measured(&events, "value");
     assert!(last < first && part(&events, "divergence").is_some(), "from {first} to {last}");
@@ -62,7 +63,7 @@ fn students_of_every_kind() {
     place.expect(0, &["generate", "fewer", "--prompt", "is 3 nice?", "--max-tokens", "3"]);
 
     // A shape of its own, on what the teacher answers; its answers are written once.
-    let answers = recipe(&place, "answers", &source, "answers", "hard = 1.0\nanswer_tokens = 24\n");
+    let answers = recipe_for(&place, "answers", &source, "answers", "hard = 1.0\nanswer_tokens = 24\n");
     let sets = ["model.layers=1", "model.hidden=24", "model.kind=llama"];
     let events = train(&answers, &sets);
     assert!(part(&events, "nll").is_some() && part(&events, "divergence").is_none());
@@ -74,10 +75,8 @@ fn students_of_every_kind() {
     assert!(!again.contains("the teacher answered"), "{again}");
 
     // On documents, from the beginning, reading with the teacher's tokenizer.
-    let documents: String = (0..400).map(|i| format!("Number {i} is nice, and so is number {}. ", i * 7 % 400)).collect();
-    let chunk: Vec<char> = documents.chars().collect();
-    let documents = chunk.chunks(1500).map(|part| json!({"text": part.iter().collect::<String>()}));
-    let text = recipe(&place, "text", &place.lines("text.jsonl", documents), "text", "temperature = 2.0\n");
+    let texts = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("danlu-data/src").display().to_string();
+    let text = recipe_for(&place, "text", &texts, "text", "temperature = 2.0\n");
     let events = train(&text, &["model.layers=1", "model.hidden=24", "model.context=64"]);
     let (first, last) = measured(&events, "value");
     assert!(last < first, "from {first} to {last} bits per byte");
@@ -87,7 +86,7 @@ fn students_of_every_kind() {
 fn what_cannot_teach_is_refused() {
     let (place, source) = with_teacher();
     let check = |name: &str, more: &str, sets: &[&str], part: &str| {
-        let recipe = recipe(&place, name, &source, "conversations", more);
+        let recipe = recipe_for(&place, name, &source, "conversations", more);
         let mut arguments = vec!["train", &recipe];
         sets.iter().for_each(|set| arguments.extend(["--set", set]));
         let text = place.expect(3, &arguments);
@@ -101,6 +100,6 @@ fn what_cannot_teach_is_refused() {
     // A teacher that was never trained ends nothing.
     let untrained = format!("distill.teacher={}", place.path("base").display());
     check("endless", "layers = 1\nanswer_tokens = 2\n", &[&untrained, "distill.on=answers"], "ended none of its answers");
-    let error = place.expect(3, &["train", &recipe(&place, "bare", &source, "text", ""), "--set", "distill.teecher=x"]);
+    let error = place.expect(3, &["train", &recipe_for(&place, "bare", &source, "text", ""), "--set", "distill.teecher=x"]);
     assert!(error.contains("distill.teacher"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use burn::tensor::Device;
@@ -11,7 +11,7 @@ use danlu_models::{Decoder, DecoderConfig, LlamaConfig, folder};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub const CONTEXT: usize = 64;
+const CONTEXT: usize = 96;
 
 /// A home, and beside it a model that was never trained and files.
 pub struct Place(TempDir);
@@ -70,16 +70,15 @@ impl Place {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
-
-    pub fn weights(&self, model: &str) -> Vec<u8> {
-        fs::read(Path::new(&self.path("home")).join("models").join(model).join("model.safetensors")).unwrap()
-    }
 }
 
-/// What was measured first and last.
+/// What was measured first and last, by itself or beside it.
 pub fn measured(events: &[Value], key: &str) -> (f64, f64) {
-    let all: Vec<f64> =
-        events.iter().filter(|event| event["event"] == "measured").map(|event| event[key].as_f64().unwrap()).collect();
+    let one = |event: &Value| {
+        let mut others = event["others"].as_array().into_iter().flatten();
+        let beside = others.find(|other| other[0] == key).map_or(&Value::Null, |other| &other[1]);
+        event[key].as_f64().or(beside.as_f64()).unwrap()
+    };
+    let all: Vec<f64> = events.iter().filter(|event| event["event"] == "measured").map(one).collect();
     (all[0], all[all.len() - 1])
 }
-
