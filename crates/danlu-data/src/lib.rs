@@ -10,6 +10,7 @@ mod dedup;
 mod hash;
 pub mod preference;
 mod progress;
+pub mod prompts;
 pub mod report;
 pub mod sampler;
 pub mod shards;

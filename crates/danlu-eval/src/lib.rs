@@ -7,6 +7,7 @@
 
 pub mod answers;
 mod bootstrap;
+mod calibration;
 mod measure;
 mod scores;
 mod sets;
@@ -14,6 +15,7 @@ mod unit;
 mod windows;
 
 pub use bootstrap::{interval, paired_interval, ratio};
+pub use calibration::{brier, calibration_error};
 pub use measure::{Document, bits_per_byte, document_bits, measure};
 pub use scores::{Change, Scores};
 pub use sets::{EvalSet, Items, Metric, Subject, answer_bits};

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
-use danlu_models::{Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
+use danlu_models::{DecoderConfig, Gpt2Config, LlamaConfig};
 
+use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
+use crate::recipe::{AdapterKind, Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
 /// by memory and by the number of operations.
@@ -61,6 +61,8 @@ pub struct Plan {
     pub steps: u64,
     /// Forward and backward.
     pub flops_per_token: f64,
+    /// Parameters of models that only answer while this one is trained: the start model of preferences, a teacher, a judge.
+    pub beside: u64,
 }
 
 impl Plan {
@@ -119,10 +121,11 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
     config.validate()?;
     let context = context.min(config.context());
     recipe.model.context = Some(context);
+    initial::pin_base(&mut recipe)?;
     write_shape(&mut recipe.model, &config);
     recipe.tokenizer.vocabulary = Some(facts.vocabulary);
 
-    let flops_per_token = config.flops_per_token(context);
+    let (model, flops_per_token) = initial::outline(&recipe, &config)?;
     let tokens = budget_tokens(&recipe.budget, flops_per_token, facts.gemm_rate * efficiency(config.hidden_size()));
     let step_tokens = recipe.batch.tokens.unwrap_or_else(|| batch_tokens(&recipe, &config, tokens, context));
     let micro_tokens = recipe.batch.micro_tokens.unwrap_or_else(|| micro_tokens(&config));
@@ -140,8 +143,7 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
     };
 
     rates(&mut recipe, &config);
-    let model = Outline::from(&config);
-    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
+    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token, beside: 0 }, config))
 }
 
 /// What is known about the examples of a recipe whose rows are examples: pairs, prompts, labelled texts, images.
@@ -170,6 +172,7 @@ pub fn resolve_examples(
     recipe.validate()?;
     ensure!(examples.count > 0, "there is no example to train on");
     let mut recipe = recipe.clone();
+    initial::pin_base(&mut recipe)?;
     let row_len = examples.tokens.max(1);
     let wanted = recipe.batch.examples.unwrap_or(examples.usual_batch).max(1);
     let pieces = recipe.batch.micro_tokens.map_or(2048, |tokens| tokens);
@@ -184,7 +187,7 @@ pub fn resolve_examples(
         (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
     let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
-    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token })
+    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token, beside: 0 })
 }
 
 /// FLOPs that a budget stands for, before the shape is known.
@@ -283,17 +286,6 @@ fn inherited(folder: &str, facts: &Facts) -> Result<DecoderConfig> {
     Ok(config)
 }
 
-/// The model that a run starts from: the weights of `model.from`, or initial ones drawn from the recipe's seed.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -> Result<Decoder> {
-    match &recipe.model.from {
-        Some(folder) => Ok(danlu_models::folder::load(Path::new(folder), device)?.0),
-        None => Decoder::new(config, recipe.seed, device),
-    }
-}
-
 /// How far a model that costs this much per token is from [`tokens_per_parameter`] after spending `budget` on `unique` different tokens.
 fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
     let (parameters, tokens, unique) = (flops_per_token / 6.0, budget / flops_per_token, unique as f64);
@@ -328,8 +320,8 @@ fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, cont
     }
 }
 
-/// Writes a chosen shape back into the recipe, where it replaces a size.
-fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
+/// Writes a shape into a recipe, where it replaces a size.
+pub fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
     spec.size = None;
     spec.kind = match config {
         DecoderConfig::Llama(_) => ModelKind::Llama,
@@ -358,7 +350,10 @@ fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
 fn rates(recipe: &mut Recipe, config: &DecoderConfig) {
     let narrow = (256.0 / config.hidden_size() as f64).sqrt();
     let optimizer = &mut recipe.optimizer;
-    let rate = *optimizer.rate.get_or_insert(4e-3 * narrow);
+    if recipe.adapter.kind != AdapterKind::None {
+        optimizer.kind = OptimizerKind::Adamw;
+    }
+    let rate = *optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(4e-3 * narrow));
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,
         OptimizerKind::Adamw => rate,

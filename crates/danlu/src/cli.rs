@@ -1,6 +1,6 @@
 use clap::{Parser, Subcommand};
 
-use crate::verbs::{data, doctor, eval, generate, models, plan, reference, tokenizer, train, up};
+use crate::verbs::{data, doctor, eval, generate, models, plan, reference, sample, tokenizer, train, up};
 
 const AFTER: &str = "\
 Start with:
@@ -39,6 +39,7 @@ pub enum Verb {
     Eval(eval::Args),
     Models(models::Args),
     Generate(generate::Args),
+    Sample(sample::Args),
     Doctor(doctor::Args),
     Help(reference::Args),
 }

@@ -32,7 +32,7 @@ pub(super) fn documents(
     document: &mut dyn FnMut(String) -> Result<()>,
 ) -> Result<()> {
     match shape {
-        Shape::Files | Shape::Crates | Shape::Questions => Ok(()),
+        Shape::Files | Shape::Crates | Shape::Questions | Shape::Arithmetic { .. } => Ok(()),
         Shape::Help => document(page(name, file)?.text()),
         Shape::Records { fields } => records(file, &mut |record| document(join_fields(&record, fields))),
         Shape::Conversations { messages, text } => records(file, &mut |record| {

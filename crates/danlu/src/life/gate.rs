@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use danlu_data::chat::{self, Encoder};
 use danlu_data::corpus::Split;
@@ -273,20 +273,20 @@ impl Loaded {
     }
 }
 
-/// The hash of all that decides what a model says: weights, configuration, tokenizer, template.
+/// The hash of all that decides what a model says: weights (of an adapter, also its base's), configuration, tokenizer, template.
 fn identity(folder: &Path) -> Result<String> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.ends_with(".safetensors") || name.ends_with(".jinja") || (name.ends_with(".json") && name != "danlu.json")
+        name.ends_with(".jinja") || (name.ends_with(".json") && name != "danlu.json")
     });
     files.sort();
-    if files.is_empty() {
-        bail!("{} holds no model", folder.display());
+    let mut text = folder::weights_hash(folder)?;
+    for file in files {
+        text.push_str(&danlu_files::hash_file(&file)?);
     }
-    let hashes = files.iter().map(|path| danlu_files::hash_file(path)).collect::<Result<Vec<_>>>()?;
-    Ok(hashes.join(" "))
+    Ok(text)
 }
 
 #[cfg(test)]

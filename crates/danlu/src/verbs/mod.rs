@@ -7,6 +7,7 @@ pub mod generate;
 pub mod models;
 pub mod plan;
 pub mod reference;
+pub mod sample;
 pub mod tokenizer;
 pub mod train;
 pub mod up;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Eval(args) => eval::run(&context, args),
         Verb::Models(args) => models::run(&context, args),
         Verb::Generate(args) => generate::run(&context, args),
+        Verb::Sample(args) => sample::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Help(args) => reference::run(args),
     }

@@ -51,6 +51,12 @@ impl Pretrain {
         Ok(Self { corpora, tokenizer, sets, sources, config, plan })
     }
 
+    /// The same run with another plan and another model.
+    pub(super) fn for_student(mut self, of: impl FnOnce(Plan, DecoderConfig) -> (Plan, DecoderConfig)) -> Self {
+        (self.plan, self.config) = of(self.plan, self.config);
+        self
+    }
+
     /// The share of the rows that each corpus has; those read again come last.
     fn shares(&self) -> Vec<f64> {
         let tokens: Vec<u64> = self.sets.iter().map(|set| set.train.len()).collect();

@@ -36,15 +36,34 @@ impl Tune {
         let from = recipe.model.from.as_deref().context(
             "instruction tuning starts from a model: give `model.from` (a registered model or a folder); `danlu models pull smollm2` brings one",
         )?;
+        let mut tuned = recipe.clone();
+        careful(&mut tuned);
+        let encoder = on_the_runs_day(encoder(Path::new(from))?, &mut tuned)?;
+        Self::reading(home, &tuned, encoder, |talks, _, _| Ok(talks), progress)
+    }
+
+    /// The conversations of `recipe`, as `encoder` writes them; those to train on are what `rewritten` makes of each source's, but for what is
+    /// only read again.
+    ///
+    /// # Errors
+    /// As [`Tune::new`].
+    pub fn reading(
+        home: &Path,
+        recipe: &Recipe,
+        encoder: Encoder,
+        mut rewritten: impl FnMut(Vec<Conversation>, &Encoder, &mut dyn Progress) -> Result<Vec<Conversation>>,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
         let mut recipe = recipe.clone();
-        careful(&mut recipe);
-        let encoder = on_the_runs_day(encoder(Path::new(from))?, &mut recipe)?;
         ensure!(!recipe.data.sources.is_empty(), "`data.sources` is empty; name at least one file of conversations");
-        let mut read_all = |names: &[String]| -> Result<Vec<Part>> {
-            names.iter().map(|source| read(home, source, &recipe, &encoder, progress)).collect()
-        };
-        let (mut sources, mut replay) = (read_all(&recipe.data.sources)?, read_all(&recipe.data.replay)?);
-        let data = sources.iter().chain(&replay).map(|part| part.record.clone()).collect();
+        let (mut sources, mut replay) = (vec![], vec![]);
+        for source in &recipe.data.sources {
+            sources.push(read(home, source, &recipe, &encoder, &mut rewritten, progress)?);
+        }
+        for source in &recipe.data.replay {
+            replay.push(read(home, source, &recipe, &encoder, &mut |talks, _, _| Ok(talks), progress)?);
+        }
+        let data = sources.iter().chain(&replay).map(|part: &Part| part.record.clone()).collect();
         // What is only read again is not what the run is measured on.
         let held_out: Vec<_> = sources.iter_mut().flat_map(|part| std::mem::take(&mut part.held_out)).collect();
 
@@ -75,8 +94,14 @@ impl Tune {
             let share: f64 = shares.iter().sum();
             plan.steps = (epochs * rows as f64 / share / plan.rows as f64).round().max(1.0) as u64;
         }
-        println!("  {}; {} held out", described(&train, plan.row_len), held_out.len());
+        progress.note(&format!("{}; {} held out", described(&train, plan.row_len), held_out.len()));
         Ok(Self { data, train, held_out, encoder, config, plan })
+    }
+
+    /// The same run with another plan and another model.
+    pub(super) fn for_student(mut self, of: impl FnOnce(Plan, DecoderConfig) -> (Plan, DecoderConfig)) -> Self {
+        (self.plan, self.config) = of(self.plan, self.config);
+        self
     }
 }
 
@@ -99,20 +124,33 @@ impl Part {
     }
 }
 
-fn read(home: &Path, source: &str, recipe: &Recipe, encoder: &Encoder, progress: &mut dyn Progress) -> Result<Part> {
+/// What a source's conversations to train on become before they are encoded.
+type Rewrite<'a> = &'a mut dyn FnMut(Vec<Conversation>, &Encoder, &mut dyn Progress) -> Result<Vec<Conversation>>;
+
+fn read(
+    home: &Path,
+    source: &str,
+    recipe: &Recipe,
+    encoder: &Encoder,
+    rewritten: Rewrite,
+    progress: &mut dyn Progress,
+) -> Result<Part> {
     let found = chat::read(&[conversations(home, source, progress)?]).with_context(|| format!("in {source}"))?;
-    println!("  {source}: {}", found.summary());
+    progress.note(&format!("{source}: {}", found.summary()));
     let text = serde_json::to_vec(&found.records)?;
     let record = DataRecord { name: source.to_owned(), manifest_hash: danlu_files::hash_bytes(&text) };
     let mut part = Part { record, ..Part::default() };
     let out = chat::held_out(&found.records, recipe.data.held_out, SPLIT);
+    let mut talks = vec![];
     for (conversation, out) in found.records.into_iter().zip(out) {
-        let rows = encoder.rows(&conversation)?;
         if out {
-            part.held_out.extend(rows.into_iter().map(|row| (conversation.clone(), row)));
+            part.held_out.extend(encoder.rows(&conversation)?.into_iter().map(|row| (conversation.clone(), row)));
         } else {
-            part.train.extend(rows);
+            talks.push(conversation);
         }
+    }
+    for conversation in rewritten(talks, encoder, progress)? {
+        part.train.extend(encoder.rows(&conversation)?);
     }
     Ok(part)
 }
@@ -141,9 +179,9 @@ fn on_the_runs_day(encoder: Encoder, recipe: &mut Recipe) -> Result<Encoder> {
 }
 
 /// What suits a model that knows something already, where the recipe does not say otherwise.
-fn careful(recipe: &mut Recipe) {
+pub(super) fn careful(recipe: &mut Recipe) {
     recipe.optimizer.kind = danlu_train::recipe::OptimizerKind::Adamw;
-    recipe.optimizer.rate.get_or_insert(RATE);
+    recipe.optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(RATE));
     recipe.batch.tokens.get_or_insert(4096);
 }
 
@@ -159,6 +197,18 @@ pub fn encoder(folder: &Path) -> Result<Encoder> {
     };
     Encoder::new(template, tokenizer)
         .with_context(|| format!("conversations cannot be written for the model in {}", folder.display()))
+}
+
+/// The configuration of a model that has learned to end its turns: what loads its folder stops there.
+pub fn answering(config: &DecoderConfig, encoder: &Encoder) -> DecoderConfig {
+    let (mut config, end) = (config.clone(), encoder.turn_end());
+    if !config.eos_token_id().contains(&end) {
+        match &mut config {
+            DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id.push(end),
+            DecoderConfig::Gpt2(c) => c.eos_token_id.push(end),
+        }
+    }
+    config
 }
 
 /// A file or folder of conversations, or those of the catalogue's entry.
@@ -214,14 +264,7 @@ impl Kind for Tune {
 
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let probe = self.held_out.first().map_or(&[][..], |(_, one)| &one.ids);
-        let mut config = self.config.clone();
-        let end = self.encoder.turn_end();
-        if !config.eos_token_id().contains(&end) {
-            match &mut config {
-                DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id.push(end),
-                DecoderConfig::Gpt2(c) => c.eos_token_id.push(end),
-            }
-        }
+        let config = answering(&self.config, &self.encoder);
         let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
