@@ -128,3 +128,37 @@ fn a_line_of_models_passes_its_gates_or_waits() {
     );
     assert!(home.expect(3, &["train", &wrong]).contains("/no/such/text"));
 }
+
+#[test]
+fn a_child_reads_as_its_parent_and_keeps_the_day() {
+    let home = Home { dir: tempfile::tempdir().unwrap() };
+    let data = sources("danlu-registry");
+    let base = recipe("base", &format!("sources = [{data:?}]"), "layers = 1\nhidden = 32", "[budget]\nsteps = 2");
+    home.expect(0, &["train", &home.write("base.toml", &base)]);
+    // A folder from elsewhere: its texts begin with another token than they end with, and its template tells the day.
+    let folder = home.dir.path().join("theirs");
+    home.expect(0, &["models", "export", "base", &folder.display().to_string()]);
+    let config = r#"{"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "tokenizer_class": "PreTrainedTokenizerFast"}"#;
+    fs::write(folder.join("tokenizer_config.json"), config).unwrap();
+    let template = "<|im_start|>system\n{{ strftime_now('%Y-%m-%d') }}<|im_end|>\n{% for m in messages %}<|im_start|>{{ m.role }}\n\
+        {{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    fs::write(folder.join("chat_template.jinja"), template).unwrap();
+    let talks: String = (0..40).map(|i| format!("{{\"question\":\"add {i}?\",\"answer\":\"it is {i}.\"}}\n")).collect();
+    let talks = home.write("talks.jsonl", &talks);
+    let rest = "[objective]\nkind = \"sft\"\n[budget]\nsteps = 2";
+    let child = recipe(
+        "child",
+        &format!("sources = [{talks:?}]\ndate = \"2026-02-03\""),
+        &format!("from = {:?}", folder.display().to_string()),
+        rest,
+    );
+    let said = home.expect(0, &["train", &home.write("child.toml", &child)]);
+    assert!(said.contains("2026-02-03"), "the day is in what the model sees:\n{said}");
+    let copied = fs::read_to_string(home.dir.path().join("models/child@1/tokenizer_config.json")).unwrap();
+    assert_eq!(copied, config);
+    // Without a day of its own, a run keeps that of its first step for when it goes on.
+    let free = child.replace("date = \"2026-02-03\"", "").replace("\"child\"", "\"free\"");
+    home.expect(0, &["train", &home.write("free.toml", &free)]);
+    let kept = fs::read_to_string(home.dir.path().join("runs/free/recipe.toml")).unwrap();
+    assert!(kept.contains("date = \"20"), "{kept}");
+}
