@@ -9,7 +9,7 @@ use crate::id::ModelId;
 use crate::record::{Level, Record};
 use crate::standing::Standing;
 
-const CARD: f64 = 470.0;
+const CARD: f64 = 500.0;
 const GAP_X: f64 = 76.0;
 const GAP_Y: f64 = 30.0;
 const MARGIN: f64 = 36.0;
@@ -19,7 +19,7 @@ const HEAD: f64 = 66.0;
 const LINE: f64 = 20.0;
 const ROW: f64 = 40.0;
 /// Half the width of a bar's field.
-const REACH: f64 = 62.0;
+const REACH: f64 = 64.0;
 
 const INK: &str = "#1f2933";
 const FAINT: &str = "#7b8794";
@@ -45,8 +45,6 @@ pub fn picture(root: &Member, asked: &ModelId) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{total}\" viewBox=\"0 0 {width} {total}\" \
          font-family=\"Inter, 'Helvetica Neue', Arial, 'Noto Sans', 'DejaVu Sans', 'Noto Sans CJK SC', sans-serif\" fill=\"{INK}\">\n\
-         <defs><filter id=\"lift\" x=\"-10%\" y=\"-10%\" width=\"120%\" height=\"130%\"><feDropShadow dx=\"0\" dy=\"2\" stdDeviation=\"5\" \
-         flood-color=\"#102a43\" flood-opacity=\"0.10\"/></filter></defs>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#f5f7fa\"/>\n"
     );
     text(&mut out, (MARGIN, 46.0), 24.0, "600", INK, "start", &format!("The family of {}", asked.name));
@@ -124,8 +122,13 @@ impl Card<'_> {
             if member.id == *asked { format!("stroke=\"{color}\" stroke-width=\"2\"") } else { format!("stroke=\"{RULE}\"") };
         let _ = writeln!(
             out,
-            "<g><rect x=\"{x}\" y=\"{y}\" width=\"{CARD}\" height=\"{:.1}\" rx=\"12\" fill=\"#ffffff\" {edge} filter=\"url(#lift)\"/>\
+            "<g><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"14\" fill=\"#102a43\" fill-opacity=\"0.06\"/>\
+             <rect x=\"{x}\" y=\"{y}\" width=\"{CARD}\" height=\"{:.1}\" rx=\"12\" fill=\"#ffffff\" {edge}/>\
              <rect x=\"{:.1}\" y=\"{:.1}\" width=\"40\" height=\"26\" rx=\"8\" fill=\"{color}\"/>",
+            x - 1.0,
+            y + 2.0,
+            CARD + 2.0,
+            self.height + 1.5,
             self.height,
             x + PAD,
             y + 20.0
@@ -141,7 +144,7 @@ impl Card<'_> {
                 Standing::Withdrawn => SAME,
             };
             let label = standing.as_str();
-            let wide = 26.0 + 7.2 * label.len() as f64;
+            let wide = 30.0 + 8.2 * label.len() as f64;
             let left = x + CARD - PAD - wide;
             let _ = writeln!(
                 out,
@@ -192,8 +195,9 @@ impl Card<'_> {
             Some(Verdict::Worse) => WORSE,
             _ => SAME,
         };
-        let middle = x + 326.0;
-        let reach = |share: f64| middle + (share / scale).clamp(-1.0, 1.0) * REACH;
+        let middle = x + 334.0;
+        // By the square root, so that a change of one per cent is seen beside one of a hundred.
+        let reach = |share: f64| middle + share.signum() * (share.abs() / scale).min(1.0).sqrt() * REACH;
         let (bar, from, to) = (reach(value), reach(low), reach(high));
         let _ = writeln!(
             out,
@@ -249,8 +253,10 @@ fn legend(out: &mut String, y: f64, scale: f64) {
         text(out, (x + 18.0, y), 12.0, "400", FAINT, "start", label);
         x += 34.0 + 6.6 * label.len() as f64;
     }
-    let about =
-        format!("bars: change in the parent's value, up to {:.0} %; whiskers: 95 % interval over the same items", 100.0 * scale);
+    let about = format!(
+        "bars: share of the parent's value, the longest {:.0} %, lengths by the square root; whiskers: 95 % interval",
+        100.0 * scale
+    );
     text(out, (x, y), 12.0, "400", FAINT, "start", &about);
 }
 
