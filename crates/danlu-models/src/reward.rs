@@ -93,6 +93,15 @@ impl RewardModel {
         Ok(scores)
     }
 
+    /// The same without an adapter: merged into the weights, where there is one.
+    ///
+    /// # Errors
+    /// When it is one of prompt tuning, which changes no weight.
+    pub fn merged(&self) -> Result<Self> {
+        let Self { backbone, score } = self.valid();
+        Ok(Self { backbone: if backbone.is_adapted() { backbone.merged()?.decoder } else { backbone }, score })
+    }
+
     /// The longest text it can read, in tokens.
     pub fn context(&self) -> usize {
         self.backbone.context()

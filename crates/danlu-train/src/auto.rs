@@ -33,6 +33,9 @@ const REPEATS: f64 = 15.4;
 const ASPECT: usize = 64;
 const FEWEST_LAYERS: usize = 4;
 
+/// A rate at which a model keeps what it knows; pretraining's would wipe it out.
+pub const TUNING_RATE: f64 = 1e-4;
+
 /// What is known about the data and the machine when a run is planned.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
@@ -173,6 +176,7 @@ pub fn resolve_examples(
     ensure!(examples.count > 0, "there is no example to train on");
     let mut recipe = recipe.clone();
     initial::pin_base(&mut recipe)?;
+    let (model, flops_per_token) = initial::with_adapter(&recipe, model, flops_per_token)?;
     let row_len = examples.tokens.max(1);
     let wanted = recipe.batch.examples.unwrap_or(examples.usual_batch).max(1);
     let pieces = recipe.batch.micro_tokens.map_or(2048, |tokens| tokens);
@@ -353,7 +357,8 @@ fn rates(recipe: &mut Recipe, config: &DecoderConfig) {
     if recipe.adapter.kind != AdapterKind::None {
         optimizer.kind = OptimizerKind::Adamw;
     }
-    let rate = *optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(4e-3 * narrow));
+    let usual = if recipe.adapter.kind == AdapterKind::None { 4e-3 * narrow } else { recipe.adapter.rate(TUNING_RATE) };
+    let rate = *optimizer.rate.get_or_insert(usual);
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,
         OptimizerKind::Adamw => rate,

@@ -64,6 +64,21 @@ pub fn check_base(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
+/// An outline and its FLOPs per token, of a model that `[adapter]` freezes and puts something beside; as they are without one.
+///
+/// # Errors
+/// When the section names what the model does not have.
+pub fn with_adapter(recipe: &Recipe, mut model: Outline, flops: f64) -> Result<(Outline, f64)> {
+    let Some(from) = recipe.model.from.as_deref().filter(|_| recipe.adapter.kind != AdapterKind::None) else {
+        return Ok((model, flops));
+    };
+    let config = folder::load_config(Path::new(from))?;
+    let (adapted, less) = outline(recipe, &config)?;
+    let whole = config.flops_per_token(recipe.model.context.unwrap_or(config.context()));
+    (model.trained, model.parameters) = (adapted.trained, model.parameters + adapted.trained);
+    Ok((model, flops - (whole - less)))
+}
+
 /// What there is to know about the model of a recipe, of which a part may be frozen, and its FLOPs per token forward and backward.
 ///
 /// # Errors

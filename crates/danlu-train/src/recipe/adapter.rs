@@ -76,13 +76,13 @@ impl AdapterRecipe {
         Some(AdapterSpec::Lora(LoraSpec { rank: self.rank, alpha, targets, rank_stabilized, dora }))
     }
 
-    /// A learning rate that suits the adapter: few parameters that begin at zero are moved faster than a model's own
-    /// ([Schulman 2025](https://thinkingmachines.ai/blog/lora/) finds ten times), a prompt's faster still.
-    pub fn usual_rate(&self) -> Option<f64> {
+    /// The learning rate that suits the adapter where `whole` suits the whole model: few parameters that begin at zero are moved faster than
+    /// a model's own ([Schulman 2025](https://thinkingmachines.ai/blog/lora/) finds ten times), a prompt's faster still.
+    pub fn rate(&self, whole: f64) -> f64 {
         match self.kind {
-            AdapterKind::None => None,
-            AdapterKind::Lora | AdapterKind::Rslora | AdapterKind::Dora => Some(5e-4),
-            AdapterKind::Prompt => Some(1e-2),
+            AdapterKind::None => whole,
+            AdapterKind::Lora | AdapterKind::Rslora | AdapterKind::Dora => 5.0 * whole,
+            AdapterKind::Prompt => 100.0 * whole,
         }
     }
 

@@ -70,7 +70,7 @@ pub fn start(recipe: &Recipe, what: &str, rate: f64) -> Result<(Start, DecoderCo
     let mut recipe = recipe.clone();
     let optimizer = &mut recipe.optimizer;
     optimizer.kind = OptimizerKind::Adamw;
-    let rate = *optimizer.rate.get_or_insert(rate);
+    let rate = *optimizer.rate.get_or_insert(recipe.adapter.rate(rate));
     optimizer.embedding_rate.get_or_insert(rate);
     let context = recipe.model.context.get_or_insert(CONTEXT);
     *context = (*context).min(config.context());

@@ -110,6 +110,8 @@ impl Kind for Judge {
     fn keep(&self, export: &Export, model: &RewardModel, summary: &Summary) -> Result<ModelId> {
         let (tokenizer, template, pad) = (self.encoder.tokenizer(), self.encoder.template(), self.pad()?);
         let probes: Vec<&[u32]> = self.held_out()?.iter().take(PROBES).map(|pair| &pair.chosen.ids[..]).collect();
+        // Programs read a reward model as whole weights.
+        let model = &model.merged()?;
         let expected = model.score(&probes)?;
         let write = |dir: &Path| {
             folder::save_reward(model, &self.config, pad, dir)?;

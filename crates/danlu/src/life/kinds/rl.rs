@@ -137,7 +137,8 @@ impl<L: Learner> Asked<L> {
 /// What suits a model that knows something already, where the recipe does not say otherwise.
 fn careful(recipe: &mut Recipe, config: &DecoderConfig) {
     recipe.optimizer.kind = OptimizerKind::Adamw;
-    let rate = *recipe.optimizer.rate.get_or_insert(RATE * (WIDTH / config.hidden_size() as f64).max(1.0));
+    let usual = recipe.adapter.rate(RATE * (WIDTH / config.hidden_size() as f64).max(1.0));
+    let rate = *recipe.optimizer.rate.get_or_insert(usual);
     recipe.optimizer.embedding_rate.get_or_insert(rate);
 }
 

@@ -16,9 +16,6 @@ use crate::life::export::{Export, Made};
 /// Decides which conversations are held out. It is the same for all runs, whatever their seeds, so that no model of a line is measured on
 /// what another was trained on.
 pub const SPLIT: u64 = 0;
-/// A rate at which a model of this kind keeps what it knows; pretraining's would wipe it out.
-const RATE: f64 = 1e-4;
-
 /// Instruction tuning on conversations.
 pub struct Tune {
     data: Vec<DataRecord>,
@@ -181,7 +178,7 @@ fn on_the_runs_day(encoder: Encoder, recipe: &mut Recipe) -> Result<Encoder> {
 /// What suits a model that knows something already, where the recipe does not say otherwise.
 pub(super) fn careful(recipe: &mut Recipe) {
     recipe.optimizer.kind = danlu_train::recipe::OptimizerKind::Adamw;
-    recipe.optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(RATE));
+    recipe.optimizer.rate.get_or_insert(recipe.adapter.rate(auto::TUNING_RATE));
     recipe.batch.tokens.get_or_insert(4096);
 }
 
