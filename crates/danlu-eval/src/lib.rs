@@ -5,10 +5,12 @@
 //! documents, since documents, not tokens, are what was sampled independently.
 
 mod bootstrap;
+mod labels;
 mod measure;
 mod unit;
 mod windows;
 
 pub use bootstrap::interval;
+pub use labels::{Confusion, correlation};
 pub use measure::{Document, bits_per_byte, measure};
 pub use unit::{BITS_PER_BYTE, Better, Limits, Measure, Unit};

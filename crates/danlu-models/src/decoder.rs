@@ -140,6 +140,11 @@ impl Decoder {
         each!(self, model => model.head_weight())
     }
 
+    /// Takes the output projection away; the embedding then stands in its place, and costs nothing.
+    pub(crate) fn drop_head(&mut self) {
+        each!(self, model => model.lm_head = None);
+    }
+
     /// The longest sequence it can read, in tokens.
     pub fn context(&self) -> usize {
         each!(self, model => model.context())

@@ -13,8 +13,8 @@ pub fn names_and_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             self.1.push((self.0.name(), param.lazy_shape().to_vec()));
@@ -35,8 +35,8 @@ pub fn for_each(module: &impl Module, f: impl FnMut(&str, TensorData) -> Result<
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if self.2.is_ok() {
@@ -71,8 +71,8 @@ pub fn fill_some<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Res
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             if self.2.is_err() {
@@ -139,8 +139,8 @@ pub fn trained(module: &impl Module) -> Vec<String> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.val().is_require_grad() {
@@ -161,8 +161,8 @@ pub fn freeze<M: Module>(module: M, frozen: impl FnMut(&str) -> bool) -> M {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             if (self.1)(&self.0.name()) { param.set_require_grad(false) } else { param }
@@ -181,24 +181,26 @@ pub(crate) fn first_few(names: impl IntoIterator<Item = String>) -> String {
     if more == 0 { listed } else { format!("{listed} and {more} more") }
 }
 
-/// Where a traversal is. An enum's variant is a place in the traversal but no part of a tensor's name.
+/// The field for what a head stands on: its parameters have the names they have without one.
+const BACKBONE: &str = "backbone";
+
+/// Where a traversal is. An enum's variant and a head's backbone are places in the traversal but no part of a tensor's name; a field whose
+/// name in files is a word of the language has an underscore behind it (`self_`).
 #[derive(Default)]
 struct Path(Vec<String>);
 
 impl Path {
     fn enter(&mut self, name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.push(name.to_string());
-        }
+        let place = if container.starts_with("Enum:") || name == BACKBONE { "" } else { name.trim_end_matches('_') };
+        self.0.push(place.to_string());
     }
 
-    fn exit(&mut self, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.pop();
-        }
+    fn exit(&mut self) {
+        self.0.pop();
     }
 
     fn name(&self) -> String {
-        self.0.join(".")
+        let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        parts.join(".")
     }
 }

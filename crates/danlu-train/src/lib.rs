@@ -20,7 +20,7 @@ pub use auto::{Examples, Facts, Plan, initial_model};
 pub use events::{Event, Observer, Step, Summary};
 pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;
-pub use objectives::{CausalLm, Loss, Objective, Preference, Report, Sample, Sft, Shown};
+pub use objectives::{CausalLm, Classify, Loss, MaskedLm, Objective, Preference, Report, Sample, Sft, Shown};
 pub use optimizer::Optimizer;
 pub use outline::Outline;
 pub use recipe::Recipe;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Place, Shape, archive, client, find, read};
+use super::{Entry, Place, Shape, archive, client, find, labelled, read};
 use crate::Progress;
 use crate::source::Source;
 
@@ -138,15 +138,18 @@ fn copy(folder: &Path, name: &str, contents: &mut dyn Read, files: &mut Vec<Stri
 fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
     let mut out = zstd::Encoder::new(BufWriter::new(File::create(path)?), 3)?;
     let mut count = 0;
-    archive::visit(package, &entry.files, &mut |_, contents| {
-        read::documents(&entry.shape, &mut BufReader::new(contents), &mut |text| {
-            if !text.trim().is_empty() {
-                serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
-                out.write_all(b"\n")?;
-                count += 1;
-            }
-            Ok(())
-        })
+    let mut write = |record: serde_json::Value| -> Result<()> {
+        serde_json::to_writer(&mut out, &record)?;
+        out.write_all(b"\n")?;
+        count += 1;
+        Ok(())
+    };
+    archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
+        Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
+        Shape::TaggedWords => labelled::tagged(contents, &mut write),
+        shape => read::documents(shape, &mut BufReader::new(contents), &mut |text| {
+            if text.trim().is_empty() { Ok(()) } else { write(serde_json::json!({ "text": text })) }
+        }),
     })?;
     out.finish()?.flush()?;
     if count == 0 {

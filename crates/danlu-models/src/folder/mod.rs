@@ -1,6 +1,7 @@
 //! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
 //! `generation_config.json`.
 
+mod heads;
 pub(crate) mod read;
 mod write;
 
@@ -13,6 +14,9 @@ use serde_json::json;
 use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, gpt2, names};
 
+pub use heads::{
+    load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier,
+};
 pub use write::{Precision, SaveOptions};
 
 /// A `config.json` is small; what is larger is something else.
@@ -85,10 +89,13 @@ pub fn load_nf4(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)>
 /// # Errors
 /// As [`load`].
 pub fn load_config(dir: &Path) -> Result<DecoderConfig> {
+    DecoderConfig::try_from(read_config(dir)?).with_context(|| format!("in {}", dir.join("config.json").display()))
+}
+
+fn read_config(dir: &Path) -> Result<serde_json::Value> {
     let path = dir.join("config.json");
     let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    DecoderConfig::try_from(value).with_context(|| format!("in {}", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
 
 pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A recipe: everything that decides what a run makes, as one TOML file. The structs here are the one place where keys, their
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
+mod classify;
 mod parse;
 mod preference;
 mod schema;
@@ -11,6 +12,7 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use classify::{ClassifySpec, FeaturesSpec, Pooling, Way};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 
 /// The newest recipe format this program reads.
@@ -40,6 +42,10 @@ pub struct Recipe {
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub classify: ClassifySpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub features: FeaturesSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -134,7 +140,7 @@ pub struct ModelSpec {
     pub tied: Option<bool>,
 }
 
-/// A decoder architecture.
+/// An architecture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelKind {
@@ -145,6 +151,8 @@ pub enum ModelKind {
     Qwen3,
     /// Learned positions, LayerNorm, GELU (Radford 2019).
     Gpt2,
+    /// An encoder, in which every token sees its whole text (Devlin 2018).
+    Bert,
 }
 
 /// What the loss is.
@@ -162,8 +170,16 @@ pub enum ObjectiveKind {
     /// Predict the next token of every document.
     #[default]
     CausalLm,
+    /// Say which words stood where some were taken away, from both sides (Devlin 2018).
+    MaskedLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
     Sft,
+    /// Say which of several labels each text has.
+    Classify,
+    /// Say a number for each text.
+    Regression,
+    /// Say a tag for each word of a text.
+    TokenClassify,
 }
 
 /// How many tokens an update sees.
@@ -363,6 +379,8 @@ impl Default for Recipe {
             model: ModelSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
+            classify: ClassifySpec::default(),
+            features: FeaturesSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),

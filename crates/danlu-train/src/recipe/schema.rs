@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use schemars::schema_for;
 use serde_json::Value;
 
-use super::{PreferenceSpec, Recipe};
+use super::{ClassifySpec, FeaturesSpec, PreferenceSpec, Recipe};
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
 pub struct Key {
@@ -35,6 +35,8 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let mut defaults = serde_json::to_value(Recipe::default()).unwrap_or(Value::Null);
     // What is not written when it is the default has defaults all the same.
     defaults["preference"] = serde_json::to_value(PreferenceSpec::default()).unwrap_or(Value::Null);
+    defaults["classify"] = serde_json::to_value(ClassifySpec::default()).unwrap_or(Value::Null);
+    defaults["features"] = serde_json::to_value(FeaturesSpec::default()).unwrap_or(Value::Null);
     let mut keys = Vec::new();
     collect(&schema, &schema, &defaults, "", &mut keys);
     keys

@@ -113,6 +113,6 @@ pub fn report(done: &run::Done) {
         println!("picture: {}", picture.display());
     }
     if let Some(model) = &done.model {
-        println!("{} is registered; try it with: danlu generate {model} --interactive", views::bold(&model.to_string()));
+        println!("{} is registered; try it with: {}", views::bold(&model.to_string()), done.usage);
     }
 }

@@ -1,5 +1,7 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
+mod classify;
+mod masked;
 mod pretrain;
 pub mod sft;
 
@@ -14,6 +16,8 @@ use danlu_train::recipe::ObjectiveKind;
 use danlu_train::{Objective, Plan, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
+pub use classify::{FEATURES, Labeller};
+pub use masked::Masked;
 pub use pretrain::Pretrain;
 pub use sft::Tune;
 
@@ -47,6 +51,11 @@ pub trait Kind {
     /// Which number of the training steps stands beside the held-out measure.
     fn curve(&self) -> Curve;
 
+    /// The command that tries the model.
+    fn usage(&self, id: &ModelId) -> String {
+        format!("danlu generate {id} --interactive")
+    }
+
     /// Writes the trained model, reads it back, compares, and registers it.
     ///
     /// # Errors
@@ -72,7 +81,9 @@ pub struct DataRecord {
 /// Any kind.
 pub enum Prepared {
     Pretrain(Box<Pretrain>),
+    Masked(Box<Masked>),
     Tune(Box<Tune>),
+    Label(Box<Labeller>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -83,7 +94,15 @@ macro_rules! each {
                 let $kind = &**boxed;
                 $body
             }
+            $crate::life::kinds::Prepared::Masked(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
             $crate::life::kinds::Prepared::Tune(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Label(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -102,7 +121,11 @@ impl Prepared {
         let recipe = super::prepare::with_folders(home, recipe)?;
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
+            ObjectiveKind::MaskedLm => Prepared::Masked(Box::new(Masked::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
+            ObjectiveKind::Classify | ObjectiveKind::Regression | ObjectiveKind::TokenClassify => {
+                Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
+            }
         })
     }
 

@@ -15,16 +15,14 @@ use crate::life::export::{Export, Made};
 use crate::life::prepare;
 use crate::life::run::TOKENIZER;
 
-/// Next-token prediction on documents, from initial weights or going on from a model.
-pub struct Pretrain {
+/// What a run on documents reads: corpora, their tokenizer, their tokens.
+pub struct Corpora {
     corpora: Vec<Corpus>,
-    tokenizer: Tokenizer,
+    pub tokenizer: Tokenizer,
     sets: Vec<TokenSet>,
-    config: DecoderConfig,
-    plan: Plan,
 }
 
-impl Pretrain {
+impl Corpora {
     /// # Errors
     /// As the steps'.
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
@@ -34,7 +32,69 @@ impl Pretrain {
             None => prepare::tokenizer(home, recipe, &corpora, progress)?,
         };
         let sets = prepare::tokens(&corpora, &tokenizer, progress)?;
-        Self::planned(recipe, corpora, tokenizer, sets)
+        Ok(Self { corpora, tokenizer, sets })
+    }
+
+    pub fn facts(&self) -> Facts {
+        let train_tokens = self.sets.iter().map(|set| set.train.len()).sum();
+        Facts { vocabulary: self.tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() }
+    }
+
+    /// The training and held-out splits of each corpus with its share of the rows: its tokens, times its weight.
+    ///
+    /// # Errors
+    /// When nothing is held out.
+    pub fn sources(&self, plan: &Plan) -> Result<Vec<(TokenSplit, TokenSplit, f64)>> {
+        if self.sets.iter().all(|set| set.held_out.is_empty()) {
+            bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
+        }
+        let one =
+            |(i, set): (usize, &TokenSet)| (set.train.clone(), set.held_out.clone(), weight(plan, i) * set.train.len() as f64);
+        Ok(self.sets.iter().enumerate().map(one).collect())
+    }
+
+    /// Held-out tokens on which the exported model is compared.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn probe(&self) -> Result<Vec<u32>> {
+        let set = self.sets.iter().find(|set| !set.held_out.is_empty());
+        set.context("there is no held-out text to compare logits on")?.held_out.document(0)
+    }
+
+    pub fn data(&self) -> Vec<DataRecord> {
+        let one =
+            |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
+        self.corpora.iter().map(one).collect()
+    }
+
+    pub fn identity(&self, plan: &Plan) -> String {
+        let mut text = self.tokenizer.hash().to_string();
+        for (i, corpus) in self.corpora.iter().enumerate() {
+            text.push_str(&format!(" {} {}", corpus.manifest.hash, weight(plan, i)));
+        }
+        danlu_files::hash_bytes(text.as_bytes())
+    }
+}
+
+fn weight(plan: &Plan, i: usize) -> f64 {
+    plan.recipe.data.weights.get(i).copied().unwrap_or(1.0)
+}
+
+/// Next-token prediction on documents, from initial weights or going on from a model.
+pub struct Pretrain {
+    text: Corpora,
+    config: DecoderConfig,
+    plan: Plan,
+}
+
+impl Pretrain {
+    /// # Errors
+    /// As the steps'.
+    pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
+        let text = Corpora::new(home, recipe, run, progress)?;
+        let (plan, config) = auto::resolve(recipe, &text.facts())?;
+        Ok(Self { text, config, plan })
     }
 
     /// Fills in what the recipe leaves open, for this data and this machine.
@@ -42,30 +102,9 @@ impl Pretrain {
     /// # Errors
     /// When the recipe does not fit the data.
     pub fn planned(recipe: &Recipe, corpora: Vec<Corpus>, tokenizer: Tokenizer, sets: Vec<TokenSet>) -> Result<Self> {
-        let train_tokens = sets.iter().map(|set| set.train.len()).sum();
-        let facts = Facts { vocabulary: tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() };
-        let (plan, config) = auto::resolve(recipe, &facts)?;
-        Ok(Self { corpora, tokenizer, sets, config, plan })
-    }
-
-    fn weight(&self, i: usize) -> f64 {
-        self.plan.recipe.data.weights.get(i).copied().unwrap_or(1.0)
-    }
-
-    /// The training and held-out splits of each corpus with its share of the rows: its tokens, times its weight.
-    fn sources(&self) -> Result<Vec<(TokenSplit, TokenSplit, f64)>> {
-        if self.sets.iter().all(|set| set.held_out.is_empty()) {
-            bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
-        }
-        let one =
-            |(i, set): (usize, &TokenSet)| (set.train.clone(), set.held_out.clone(), self.weight(i) * set.train.len() as f64);
-        Ok(self.sets.iter().enumerate().map(one).collect())
-    }
-
-    /// Held-out tokens on which the exported model is compared.
-    fn probe(&self) -> Result<Vec<u32>> {
-        let set = self.sets.iter().find(|set| !set.held_out.is_empty());
-        set.context("there is no held-out text to compare logits on")?.held_out.document(0)
+        let text = Corpora { corpora, tokenizer, sets };
+        let (plan, config) = auto::resolve(recipe, &text.facts())?;
+        Ok(Self { text, config, plan })
     }
 }
 
@@ -77,7 +116,7 @@ impl Kind for Pretrain {
     }
 
     fn objective(&self) -> Result<CausalLm> {
-        CausalLm::new(&self.plan, &self.sources()?, self.tokenizer.clone())
+        CausalLm::new(&self.plan, &self.text.sources(&self.plan)?, self.text.tokenizer.clone())
     }
 
     fn fresh(&self, device: &Device) -> Result<Decoder> {
@@ -85,26 +124,20 @@ impl Kind for Pretrain {
     }
 
     fn data(&self) -> Vec<DataRecord> {
-        let one =
-            |corpus: &Corpus| DataRecord { name: corpus.manifest.name.clone(), manifest_hash: corpus.manifest.hash.clone() };
-        self.corpora.iter().map(one).collect()
+        self.text.data()
     }
 
     fn identity(&self) -> String {
-        let mut text = self.tokenizer.hash().to_string();
-        for (i, corpus) in self.corpora.iter().enumerate() {
-            text.push_str(&format!(" {} {}", corpus.manifest.hash, self.weight(i)));
-        }
-        danlu_files::hash_bytes(text.as_bytes())
+        self.text.identity(&self.plan)
     }
 
     fn tokenizer(&self) -> Option<&Tokenizer> {
-        Some(&self.tokenizer)
+        Some(&self.text.tokenizer)
     }
 
     /// The loss in bits per byte, by the tokens of a byte of training text.
     fn curve(&self) -> Curve {
-        let (tokens, bytes) = self.sets.iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
+        let (tokens, bytes) = self.text.sets.iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
         Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
     }
 
@@ -112,10 +145,10 @@ impl Kind for Pretrain {
         // A model that was there before has its own tokens that begin and end a text.
         let config = match self.plan.recipe.model.from {
             Some(_) => self.config.clone(),
-            None => with_ends(&self.config, self.tokenizer.end_of_text()),
+            None => with_ends(&self.config, self.text.tokenizer.end_of_text()),
         };
-        let probe = self.probe()?;
-        let tokenizer = &self.tokenizer;
+        let probe = self.text.probe()?;
+        let tokenizer = &self.text.tokenizer;
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template: None, probe: &probe })
     }
 }
