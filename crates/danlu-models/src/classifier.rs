@@ -7,7 +7,7 @@ use danlu_ops::{Ids, Segments};
 
 use crate::backbone::{Backbone, BackboneConfig};
 use crate::config::{HeadConfig, Pooling, Task};
-use crate::layers::{Linear, Matrix, placeholder};
+use crate::layers::{Linear, placeholder};
 use crate::{init, names};
 
 /// Texts one after the other, each a segment that sees no other.

@@ -43,6 +43,8 @@ impl Role {
 pub struct Optimizer {
     spec: OptimizerSpec,
     roles: Vec<(String, Role)>,
+    /// What each parameter's rate is multiplied by.
+    factors: Vec<f64>,
     state: TensorContainer<(usize, usize)>,
 }
 
@@ -56,7 +58,18 @@ impl Optimizer {
             .into_iter()
             .map(|(name, shape)| (Role::of(&name, &shape), name))
             .map(|(role, name)| (name, role));
-        Optimizer { spec: spec.clone(), roles: roles.collect(), state: TensorContainer::new() }
+        let roles: Vec<_> = roles.collect();
+        Optimizer { spec: spec.clone(), factors: vec![1.0; roles.len()], roles, state: TensorContainer::new() }
+    }
+
+    /// The same with each parameter's rate multiplied by its own factor, in the order of [`names_and_shapes`].
+    ///
+    /// # Panics
+    /// When there are more or fewer than parameters.
+    #[must_use]
+    pub fn with_rate_factors(self, factors: Vec<f64>) -> Self {
+        assert_eq!(factors.len(), self.roles.len(), "one factor for each parameter");
+        Optimizer { factors, ..self }
     }
 
     /// Moves every parameter that has a gradient. `share` is the schedule's part of the peak rates, `scale` multiplies the gradients
@@ -143,6 +156,7 @@ impl ModuleMapper for Stepper<'_> {
         let Some(gradient) = self.gradients.take::<D>(index) else { return param };
         let optimizer = &mut *self.optimizer;
         let role = optimizer.roles[index].1;
+        let share = self.share * optimizer.factors[index];
         let (id, tensor, mapper) = param.consume();
         let (autodiff, tracked) = (tensor.is_autodiff(), tensor.is_require_grad());
         let weight = tensor.inner();
@@ -152,7 +166,7 @@ impl ModuleMapper for Stepper<'_> {
             |which: usize| state.remove::<Tensor<D>>(&(index, which)).unwrap_or_else(|| Tensor::zeros(shape, &device));
         let weight = if optimizer.spec.kind == OptimizerKind::Muon && role == Role::Hidden {
             let momentum = taken(0);
-            let options = optimizer.muon(self.share);
+            let options = optimizer.muon(share);
             // The step is for matrices only, which the role says this is; reshaping to the same shape changes just the type.
             let [rows, columns] = [shape[0], shape[D - 1]];
             let two = |t: Tensor<D>| t.reshape([rows, columns]);
@@ -161,7 +175,7 @@ impl ModuleMapper for Stepper<'_> {
             weight.reshape(shape)
         } else {
             let moments = [taken(0), taken(1)];
-            let options = optimizer.adamw(role, self.share);
+            let options = optimizer.adamw(role, share);
             let (weight, [first, second]) = adamw_step(weight, gradient, moments, self.step, self.scale, &options);
             optimizer.state.register((index, 0), first);
             optimizer.state.register((index, 1), second);

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use danlu_eval::Measure;
-use danlu_models::{load_named, to_named};
+use danlu_models::{load_named, names_and_shapes, to_named};
 use serde_json::{Map, Value};
 
 use crate::auto::Plan;
@@ -116,7 +116,8 @@ impl<'a, O: Objective> Session<'a, O> {
     fn open(run: &'a Run<'a, O>, model: O::Model, observer: &'a mut dyn Observer) -> Result<Self> {
         let start = Instant::now();
         let recipe = &run.plan.recipe;
-        let mut optimizer = Optimizer::new(&recipe.optimizer, &model);
+        let factors = names_and_shapes(&model).iter().map(|(name, _)| run.objective.rate_factor(name)).collect();
+        let mut optimizer = Optimizer::new(&recipe.optimizer, &model).with_rate_factors(factors);
         let found = checkpoint::latest(&run.folder.join("checkpoints"), |folder, reason| {
             observer.event(&Event::Note(&format!("{} is damaged ({reason:#}); trying the one before", folder.display())));
         })?;
