@@ -122,7 +122,11 @@ impl Bert {
         let norm = || LayerNorm::new(hidden, device);
         let layer = |_| BertLayer {
             attention: BertAttention {
-                self_: BertSelfAttention { query: linear(hidden, hidden), key: linear(hidden, hidden), value: linear(hidden, hidden) },
+                self_: BertSelfAttention {
+                    query: linear(hidden, hidden),
+                    key: linear(hidden, hidden),
+                    value: linear(hidden, hidden),
+                },
                 output: BertResidual { dense: linear(hidden, hidden), LayerNorm: norm() },
             },
             intermediate: BertDense { dense: linear(c.intermediate_size, hidden) },
@@ -219,7 +223,8 @@ impl Bert {
 
     /// The head's input and weight. Its bias is one more channel of the weight, whose input is always one.
     fn masked_head(&self, hidden: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
-        let predictions = &self.cls.as_ref().expect("an encoder that is asked for masked words has the head for them").predictions;
+        let predictions =
+            &self.cls.as_ref().expect("an encoder that is asked for masked words has the head for them").predictions;
         let transform = &predictions.transform;
         let x = transform.LayerNorm.forward(danlu_ops::gelu_exact(transform.dense.forward(hidden)), self.shape.eps);
         let (tokens, device) = (x.dims()[0], x.device());

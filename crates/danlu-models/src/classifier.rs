@@ -86,12 +86,7 @@ impl Classifier {
     ///
     /// # Errors
     /// When the head's numbers do not fit the backbone.
-    pub fn new(
-        backbone: Option<(Backbone, &BackboneConfig)>,
-        head: &HeadConfig,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn new(backbone: Option<(Backbone, &BackboneConfig)>, head: &HeadConfig, seed: u64, device: &Device) -> Result<Self> {
         let config = backbone.as_ref().map(|(_, config)| *config);
         let fresh = Self::empty(config, head, device)?;
         let range = config.map_or(0.02, BackboneConfig::initializer_range);
@@ -236,7 +231,10 @@ impl HeadConfig {
         ensure!(self.features <= 1 << 24, "{} features are more than a head may have", self.features);
         ensure!(backbone.is_some() || self.features > 0, "without a backbone there must be features");
         ensure!(backbone.is_some() || self.task != Task::Tags, "labels of tokens need a backbone");
-        ensure!(self.features == 0 || self.task != Task::Tags, "features are of whole texts, and labels of tokens cannot use them");
+        ensure!(
+            self.features == 0 || self.task != Task::Tags,
+            "features are of whole texts, and labels of tokens cannot use them"
+        );
         let decoder = matches!(backbone, Some(BackboneConfig::Decoder(_)));
         ensure!(
             !decoder || self.pooling != Pooling::First,

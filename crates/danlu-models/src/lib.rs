@@ -27,9 +27,7 @@ pub use backbone::{Backbone, BackboneConfig};
 pub use batch::Batch;
 pub use bert::{Bert, BertHeads, BertModel};
 pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
-pub use config::{
-    BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, Pooling, Qwen3Config, RopeScaling, Task,
-};
+pub use config::{BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, Pooling, Qwen3Config, RopeScaling, Task};
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm};

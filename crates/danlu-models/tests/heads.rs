@@ -6,8 +6,8 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use danlu_models::{
-    Backbone, BackboneConfig, Bert, BertConfig, BertHeads, Classifier, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, Pooling,
-    SparseRows, Task, Texts, folder, names_and_shapes, trained,
+    Backbone, BackboneConfig, Bert, BertConfig, BertHeads, Classifier, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig,
+    Pooling, SparseRows, Task, Texts, folder, names_and_shapes, trained,
 };
 use serde_json::Value;
 
@@ -119,7 +119,11 @@ fn every_head_on_every_backbone_trains_whole_and_is_read_back() {
             assert_eq!(numbers(found), numbers(logits.inner()), "{what}");
             assert_eq!(again.unwrap().hidden_size(), 32);
             let written = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
-            assert_eq!(written.contains("ForSequenceClassification"), pooling == usual && count == 0 && task != Task::Tags, "{what}");
+            assert_eq!(
+                written.contains("ForSequenceClassification"),
+                pooling == usual && count == 0 && task != Task::Tags,
+                "{what}"
+            );
         }
     }
 }

@@ -316,7 +316,8 @@ pub fn backbone(recipe: &Recipe, facts: &Facts) -> Result<BackboneConfig> {
 
 /// The shape of the model that training starts from.
 fn inherited(folder: &str, facts: &Facts) -> Result<BackboneConfig> {
-    let config = danlu_models::folder::load_backbone_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
+    let config =
+        danlu_models::folder::load_backbone_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
     let (entries, room) = (facts.vocabulary, config.vocab_size());
     ensure!(
         entries <= room,

@@ -52,8 +52,11 @@ impl From<&BertConfig> for Outline {
             embeddings: ((c.vocab_size + c.max_position_embeddings + c.type_vocab_size) * c.hidden_size) as u64,
             trained: c.parameters(),
             // The norms' inputs and outputs, queries, keys and values, what attention gives, and both sides of GELU.
-            floats_per_layer: (5 * c.hidden_size + 3 * c.hidden_size + c.hidden_size + c.num_attention_heads + 2 * c.intermediate_size)
-                as u64,
+            floats_per_layer: (5 * c.hidden_size
+                + 3 * c.hidden_size
+                + c.hidden_size
+                + c.num_attention_heads
+                + 2 * c.intermediate_size) as u64,
         }
     }
 }

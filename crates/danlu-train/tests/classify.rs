@@ -52,7 +52,15 @@ fn setup(model: &str, task: Task, featured: bool, frozen: bool) -> Setup {
     let config = backbone(model, tokenizer.vocab_size());
     let frame = Frame::new(tokenizer.clone(), 64).unwrap();
     let example = |(text, label): &(String, usize)| {
-        let tag = |word: &str| if GOOD.contains(&word) { "good" } else if BAD.contains(&word) { "bad" } else { "other" };
+        let tag = |word: &str| {
+            if GOOD.contains(&word) {
+                "good"
+            } else if BAD.contains(&word) {
+                "bad"
+            } else {
+                "other"
+            }
+        };
         let words = || text.split(' ').map(|word| (word.to_string(), tag(word).to_string())).collect();
         let label = match task {
             Task::Classes => Label::Class(["bad", "good"][*label].into()),
@@ -110,8 +118,7 @@ impl Setup {
 
     fn run(&self, folder: &Path, stop_at: Option<u64>) -> Trained<Classifier> {
         let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));
-        let run =
-            Run { folder, plan: &self.plan, objective: &self.objective, device: &device, data: "labels", stop: &stop };
+        let run = Run { folder, plan: &self.plan, objective: &self.objective, device: &device, data: "labels", stop: &stop };
         let mut watch = |event: &Event| {
             if let Event::Step(step) = event {
                 stop.store(stop_at == Some(step.step), Ordering::Relaxed);

@@ -204,7 +204,11 @@ mod tests {
         check(&Shape::Lines, "一\n\n 二 \n".as_bytes(), &["一", "二"]);
         let tagged = b"\n\tThe/at jury/nn said/vbd ``/`` no/at evidence/nn ''/'' (/( or/cc 1\\/2/cd )/) ./.\n\nSo/rb ?/.\n";
         check(&Shape::Tagged, tagged, &["The jury said \"no evidence\" (or 1\\/2).\nSo?"]);
-        check(&Shape::TaggedLines, "江/nr 泽民/nr  １２月/t on/in time/nn ./.\n\nb/x\n".as_bytes(), &["江泽民１２月on time.", "", "b"]);
+        check(
+            &Shape::TaggedLines,
+            "江/nr 泽民/nr  １２月/t on/in time/nn ./.\n\nb/x\n".as_bytes(),
+            &["江泽民１２月on time.", "", "b"],
+        );
         let entry = |word: &str| format!("{word} n.\n   {}\n\n", "a meaning ".repeat(300));
         let text = ["Abacus", "Abbey", "Abbot"].map(entry).concat();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -124,7 +124,11 @@ impl Features {
                 (1..=LONGEST_RUN).contains(&low) && (low..=LONGEST_RUN).contains(&high),
                 "n-grams from {low} to {high} characters; they may have from 1 to {LONGEST_RUN}, the shorter first"
             );
-            ensure!((1..=MOST_RUNS).contains(&spec.ngram_limit), "{} n-grams; there may be from 1 to {MOST_RUNS}", spec.ngram_limit);
+            ensure!(
+                (1..=MOST_RUNS).contains(&spec.ngram_limit),
+                "{} n-grams; there may be from 1 to {MOST_RUNS}",
+                spec.ngram_limit
+            );
             file.vocabulary = vocabulary(train, (low, high), spec.ngram_limit);
             ensure!(!file.vocabulary.is_empty(), "no n-gram is in two training texts; give more texts or shorter n-grams");
         }
@@ -140,7 +144,10 @@ impl Features {
             file.numbers.push((name, mean, if variance > 1e-12 { variance.sqrt() } else { 1.0 }));
         }
         let features = Self::try_from(file)?;
-        ensure!(features.len() > 0, "no feature is asked for; give `features.counts`, `features.ngrams`, `features.lexicon` or `features.columns`");
+        ensure!(
+            features.len() > 0,
+            "no feature is asked for; give `features.counts`, `features.ngrams`, `features.lexicon` or `features.columns`"
+        );
         Ok(features)
     }
 
@@ -219,7 +226,11 @@ impl TryFrom<File> for Features {
         let known = usize::from(file.counts) * COUNTS.len()
             + file.columns
             + file.lexicon.as_ref().map_or(0, |lexicon| lexicon.groups.len());
-        ensure!(file.numbers.len() == known || file.numbers.is_empty(), "there are {} numbers where {known} belong", file.numbers.len());
+        ensure!(
+            file.numbers.len() == known || file.numbers.is_empty(),
+            "there are {} numbers where {known} belong",
+            file.numbers.len()
+        );
         let groups = file.lexicon.as_ref().map_or(0, |lexicon| lexicon.groups.len());
         ensure!(
             file.lexicon.iter().flat_map(|lexicon| &lexicon.words).all(|(_, group)| *group < groups),
@@ -313,8 +324,11 @@ fn vocabulary(train: &[&Example], range: (usize, usize), limit: usize) -> Vec<(S
             None => drop(counts.insert(gram.to_owned(), (1, 1, i))),
         });
     }
-    let mut known: Vec<(String, u64, u32)> =
-        counts.into_iter().filter(|(_, (_, texts, _))| *texts >= LEAST_TEXTS).map(|(gram, (all, texts, _))| (gram, all, texts)).collect();
+    let mut known: Vec<(String, u64, u32)> = counts
+        .into_iter()
+        .filter(|(_, (_, texts, _))| *texts >= LEAST_TEXTS)
+        .map(|(gram, (all, texts, _))| (gram, all, texts))
+        .collect();
     known.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     known.truncate(limit);
     known.sort_unstable();

@@ -50,7 +50,11 @@ pub fn read(sources: &[Source], columns: &Columns, labels: Labels) -> Result<Lab
     let total = all.len() + bad.len();
     let found = once(all, bad);
     if found.bad.len() > BAD_RECORDS.max((total as f64 * BAD_SHARE) as usize) || found.examples.is_empty() {
-        bail!("{} of {total} records cannot be used, which is too many to go on without them:{}", found.bad.len(), found.reasons());
+        bail!(
+            "{} of {total} records cannot be used, which is too many to go on without them:{}",
+            found.bad.len(),
+            found.reasons()
+        );
     }
     Ok(found)
 }
@@ -61,7 +65,9 @@ fn records(file: InputFile, labels: Labels, left: &mut u64, each: &mut dyn FnMut
     let name = label.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").or(name.strip_suffix(".zst")).unwrap_or(&name);
     let table = name.ends_with(".csv").then_some(b',').or(name.ends_with(".tsv").then_some(b'\t'));
-    if labels == Labels::Tags && [".conll", ".bio", ".iob", ".iob2", ".txt"].iter().any(|end| name.ends_with(end)) || table.is_some() {
+    if labels == Labels::Tags && [".conll", ".bio", ".iob", ".iob2", ".txt"].iter().any(|end| name.ends_with(end))
+        || table.is_some()
+    {
         let size = file.bytes;
         let opened = open(&file.path).map(|reader| reader.take(*left));
         let read = match (opened, table) {
@@ -107,14 +113,17 @@ fn rows(
 ) -> Result<(), String> {
     let mut table = csv::ReaderBuilder::new().delimiter(separator).from_reader(reader);
     let head = table.byte_headers().map_err(|error| format!("has no head that can be read: {error}"))?.clone();
-    let head: Vec<String> = head.iter().map(|name| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned()).collect();
+    let head: Vec<String> =
+        head.iter().map(|name| String::from_utf8_lossy(name).trim_start_matches('\u{feff}').trim().to_owned()).collect();
     let mut row = csv::ByteRecord::new();
     loop {
         let line = table.position().line();
         match table.read_byte_record(&mut row) {
             Ok(false) => return Ok(()),
             // A row of another length: the reader has taken it and goes on behind it.
-            Err(error) if !error.is_io_error() => each(format!("{label}:{line}"), 0, Err(format!("is no row of this table: {error}"))),
+            Err(error) if !error.is_io_error() => {
+                each(format!("{label}:{line}"), 0, Err(format!("is no row of this table: {error}")))
+            }
             Err(error) => return Err(format!("cannot be read: {error}")),
             Ok(true) => {
                 let size = row.as_slice().len();

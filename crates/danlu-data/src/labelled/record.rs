@@ -71,7 +71,11 @@ impl Example {
             let words = list(record, "words", columns.text.as_deref(), &WORDS)?;
             let tags = list(record, "tags", columns.label.as_deref(), &TAGS)?;
             if words.len() != tags.len() || words.is_empty() {
-                return Err(format!("has {} words and {} tags; there must be as many, and at least one", words.len(), tags.len()));
+                return Err(format!(
+                    "has {} words and {} tags; there must be as many, and at least one",
+                    words.len(),
+                    tags.len()
+                ));
             }
             if let Some(at) = words.iter().chain(&tags).position(|part| part.trim().is_empty()) {
                 return Err(format!("has an empty word or tag at place {}", at % words.len() + 1));
@@ -139,7 +143,9 @@ fn find<'a>(
 
 fn text(record: &Map<String, Value>, named: Option<&str>, usual: &[&str]) -> Result<String, String> {
     match find(record, "text", named, usual)? {
-        (_, Value::String(text)) if text.len() > LONGEST => Err(format!("has a text of {} bytes; at most {LONGEST} are read", text.len())),
+        (_, Value::String(text)) if text.len() > LONGEST => {
+            Err(format!("has a text of {} bytes; at most {LONGEST} are read", text.len()))
+        }
         (_, Value::String(text)) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
         (name, Value::String(_) | Value::Null) => Err(format!("has an empty {name:?}")),
         (name, other) => Err(format!("has {name:?} = {}, which is no text", short(other))),

@@ -72,7 +72,13 @@ fn what_is_wrong_is_said_with_its_place() {
     let bad = ["{\"text\":\"\",\"label\":\"x\"}", "{\"text\":\"a\"}", "{\"text\":\"a\",\"label\":[1]}", "not json", "3"];
     let found = read(&file(dir.path(), "a.jsonl", &format!("{good}{}\n", bad.join("\n"))), &columns, Labels::Classes).unwrap();
     let reasons: Vec<String> = found.bad.iter().map(|bad| format!("{} {}", bad.origin, bad.reason)).collect();
-    for (reason, part) in reasons.iter().zip(["a.jsonl:201 has an empty \"text\"", "202 has no label", "203 has \"label\" = [1]", "204 ", "205 is no object"]) {
+    for (reason, part) in reasons.iter().zip([
+        "a.jsonl:201 has an empty \"text\"",
+        "202 has no label",
+        "203 has \"label\" = [1]",
+        "204 ",
+        "205 is no object",
+    ]) {
         assert!(reason.contains(part), "{reason} lacks {part}");
     }
     let refused = |name: &str, text: &str, labels, parts: &[&str]| {
@@ -88,7 +94,8 @@ fn what_is_wrong_is_said_with_its_place() {
 
 #[test]
 fn equal_texts_are_held_out_together_and_every_class_is_on_both_sides() {
-    let examples: Vec<Example> = (0..1000).map(|i| class(&format!("text {}", i % 400), if i % 400 < 3 { "rare" } else { "usual" })).collect();
+    let examples: Vec<Example> =
+        (0..1000).map(|i| class(&format!("text {}", i % 400), if i % 400 < 3 { "rare" } else { "usual" })).collect();
     let out = held_out(&examples, 0.1, 7);
     for i in 0..600 {
         assert_eq!(out[i], out[i + 400], "text {i} lies on both sides");
@@ -138,7 +145,8 @@ fn frames_stand_around_texts_and_what_is_long_is_cut_inside() {
 fn the_first_token_of_a_word_carries_its_tag() {
     for kind in [Kind::WordPiece, Kind::Bpe] {
         let frame = Frame::new(tokenizer(kind), 64).unwrap();
-        let words = [("the", "D"), ("catdog", "N"), ("我", "P"), ("们", "P")].map(|(word, tag)| (word.to_string(), tag.to_string()));
+        let words =
+            [("the", "D"), ("catdog", "N"), ("我", "P"), ("们", "P")].map(|(word, tag)| (word.to_string(), tag.to_string()));
         let label = Label::Tags(words.to_vec());
         let example = Example { text: String::new(), pair: None, label, numbers: vec![] };
         let tag = |name: &str| ["D", "N", "P"].iter().position(|known| *known == name).map(|place| place as u32);
@@ -179,7 +187,13 @@ fn numbers_are_standardized_and_survive_the_file() {
     let mut texts = ["good good", "bad", "neither!"].map(|text| class(text, "x"));
     texts.iter_mut().zip([1.0, 2.0, 6.0]).for_each(|(text, number)| text.numbers = vec![number]);
     let train: Vec<&Example> = texts.iter().collect();
-    let spec = FeatureSpec { counts: true, lexicon: Some(lexicon), columns: vec!["price".into()], ngram_limit: 1, ..FeatureSpec::default() };
+    let spec = FeatureSpec {
+        counts: true,
+        lexicon: Some(lexicon),
+        columns: vec!["price".into()],
+        ngram_limit: 1,
+        ..FeatureSpec::default()
+    };
     let features = Features::fit(&spec, &train).unwrap();
     let names: Vec<&str> = features.names().collect();
     assert_eq!((names.len(), &names[9..]), (12, &["hits of praise", "hits of blame", "price"][..]));
@@ -191,7 +205,11 @@ fn numbers_are_standardized_and_survive_the_file() {
     assert!(rows[0][9].1 > rows[1][9].1 && rows[1][10].1 > rows[0][10].1);
     features.save(&dir.path().join("features.json")).unwrap();
     assert_eq!(Features::load(&dir.path().join("features.json")).unwrap(), features);
-    fs::write(dir.path().join("features.json"), "{\"numbers\":[[\"a\",0,1]],\"counts\":false,\"lexicon\":null,\"columns\":0,\"ngrams\":null,\"vocabulary\":[]}").unwrap();
+    fs::write(
+        dir.path().join("features.json"),
+        "{\"numbers\":[[\"a\",0,1]],\"counts\":false,\"lexicon\":null,\"columns\":0,\"ngrams\":null,\"vocabulary\":[]}",
+    )
+    .unwrap();
     assert!(Features::load(&dir.path().join("features.json")).is_err());
     assert!(Features::fit(&FeatureSpec::default(), &train).unwrap_err().to_string().contains("no feature is asked for"));
 }

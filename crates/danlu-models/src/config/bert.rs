@@ -94,7 +94,10 @@ impl TryFrom<Value> for BertConfig {
             "`model_type` is {:?}; the encoder here is bert",
             keys.text("model_type")?.unwrap_or("missing")
         );
-        ensure!(keys.get("quantization_config").is_none(), "`quantization_config`: quantized weights in this format are not read");
+        ensure!(
+            keys.get("quantization_config").is_none(),
+            "`quantization_config`: quantized weights in this format are not read"
+        );
         keys.only("hidden_act", &["gelu"])?;
         keys.only("position_embedding_type", &["absolute"])?;
         for variant in ["is_decoder", "add_cross_attention"] {

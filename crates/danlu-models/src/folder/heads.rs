@@ -91,8 +91,14 @@ pub fn load_classifier(dir: &Path, device: &Device) -> Result<(Classifier, Optio
 ///
 /// # Errors
 /// As [`super::save`].
-pub fn save_classifier(classifier: &Classifier, backbone: Option<&BackboneConfig>, padding: Option<u32>, dir: &Path) -> Result<()> {
-    let adapted = matches!(&classifier.backbone, Some(Backbone::Decoder(decoder)) if decoder.is_adapted() || decoder.is_quantized());
+pub fn save_classifier(
+    classifier: &Classifier,
+    backbone: Option<&BackboneConfig>,
+    padding: Option<u32>,
+    dir: &Path,
+) -> Result<()> {
+    let adapted =
+        matches!(&classifier.backbone, Some(Backbone::Decoder(decoder)) if decoder.is_adapted() || decoder.is_quantized());
     ensure!(!adapted, "a model's folder holds whole weights: merge the adapter first");
     write::weights(classifier, dir, &SaveOptions::default())?;
     let head = classifier.config();
@@ -141,9 +147,18 @@ fn head_of(value: &Value) -> Result<Option<HeadConfig>> {
         }
     };
     let number = value["problem_type"] == "regression" || (!tags && labels.len() == 1);
-    ensure!(value["problem_type"] != "multi_label_classification", "`problem_type` is multi_label_classification, which is not supported");
+    ensure!(
+        value["problem_type"] != "multi_label_classification",
+        "`problem_type` is multi_label_classification, which is not supported"
+    );
     ensure!(!number || labels.len() == 1, "`problem_type` is regression of {} numbers; one is supported", labels.len());
-    let task = if tags { Task::Tags } else if number { Task::Number } else { Task::Classes };
+    let task = if tags {
+        Task::Tags
+    } else if number {
+        Task::Number
+    } else {
+        Task::Classes
+    };
     let pooling = if value["model_type"] == "bert" { Pooling::First } else { Pooling::Last };
     Ok(Some(HeadConfig { task, labels: if number { vec![] } else { labels }, pooling, features: 0 }))
 }

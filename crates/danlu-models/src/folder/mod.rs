@@ -14,9 +14,7 @@ use serde_json::json;
 use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, gpt2, names};
 
-pub use heads::{
-    load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier,
-};
+pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
 pub use write::{Precision, SaveOptions};
 
 /// A `config.json` is small; what is larger is something else.

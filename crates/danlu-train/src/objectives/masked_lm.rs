@@ -187,7 +187,8 @@ impl Objective for MaskedLm {
             let nll = model.masked_nll(hidden.clone(), &batch.targets);
             pairs.push((nll.iter().map(|&nats| f64::from(nats)).sum::<f64>() / std::f64::consts::LN_2, nll.len() as f64));
             let guesses = model.masked_logits(hidden).argmax(1).into_data();
-            right += guesses.iter::<i64>().zip(batch.targets.iter()).filter(|(guess, target)| *guess == i64::from(**target)).count();
+            right +=
+                guesses.iter::<i64>().zip(batch.targets.iter()).filter(|(guess, target)| *guess == i64::from(**target)).count();
             read += batch.ids.len() as u64;
         }
         let (bits, all) = pairs.iter().fold((0.0, 0.0), |(a, b), pair| (a + pair.0, b + pair.1));
@@ -223,4 +224,3 @@ impl Objective for MaskedLm {
         batches.iter().step_by(every).take(SAMPLES).map(one).collect()
     }
 }
-

@@ -130,7 +130,10 @@ impl ClassifySpec {
         sorted.sort();
         sorted.dedup();
         ensure!(sorted.len() == self.labels.len(), "`classify.labels` names a label twice");
-        ensure!(self.labels.len() != 1, "`classify.labels` has one label; there must be two to tell apart, or none for those in the data");
+        ensure!(
+            self.labels.len() != 1,
+            "`classify.labels` has one label; there must be two to tell apart, or none for those in the data"
+        );
         Ok(())
     }
 }

@@ -180,7 +180,10 @@ fn relations(recipe: &Recipe) -> Result<()> {
     }
     if matches!(model.kind, ModelKind::Gpt2 | ModelKind::Bert) {
         let kind = if model.kind == ModelKind::Bert { "bert" } else { "gpt2" };
-        ensure!(model.kv_heads.is_none() || model.kv_heads == model.heads, "`model.kv_heads`: {kind} has as many as `model.heads`");
+        ensure!(
+            model.kv_heads.is_none() || model.kv_heads == model.heads,
+            "`model.kv_heads`: {kind} has as many as `model.heads`"
+        );
         ensure!(model.head_dim.is_none(), "`model.head_dim`: {kind} divides `model.hidden` by `model.heads`");
         if let (Some(hidden), Some(heads)) = (model.hidden, model.heads) {
             ensure!(hidden % heads == 0, "`model.hidden` ({hidden}) must be a multiple of `model.heads` ({heads})");

@@ -84,7 +84,8 @@ impl Labeller {
         let states = texts.and_then(|texts| self.classifier.states(&texts, false));
         let logits = self.classifier.head(states, features.as_ref());
         let width = logits.dims()[1];
-        let logits = logits.into_data().try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("logits are not floats: {error:?}"))?;
+        let logits =
+            logits.into_data().try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("logits are not floats: {error:?}"))?;
         Ok(match head.task {
             Task::Number => Answer::Number(f64::from(*logits.first().context("the model gives no number")?)),
             Task::Classes => {

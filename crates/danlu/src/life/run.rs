@@ -156,7 +156,15 @@ fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let summary = trained.summary;
 
     let curves = curves::read(&dir, curve)?;
-    let mut done = Done { summary, curves, picture: None, model: None, sample: state.sample, comparison: String::new(), usage: String::new() };
+    let mut done = Done {
+        summary,
+        curves,
+        picture: None,
+        model: None,
+        sample: state.sample,
+        comparison: String::new(),
+        usage: String::new(),
+    };
     if !done.summary.finished {
         return Ok(done);
     }

@@ -29,7 +29,8 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     let labeller = if path.is_dir() {
         Labeller::open(path)
     } else {
-        let wanted: ModelRef = args.model.parse().map_err(|e| bad_input(anyhow!("{} is no folder, and as a name: {e}", args.model)))?;
+        let wanted: ModelRef =
+            args.model.parse().map_err(|e| bad_input(anyhow!("{} is no folder, and as a name: {e}", args.model)))?;
         let registry = Registry::open(&context.home)?;
         let id = registry.resolve(&wanted).map_err(bad_input)?;
         Labeller::open(&registry.folder(&id))

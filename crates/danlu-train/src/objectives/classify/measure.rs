@@ -73,9 +73,13 @@ impl Classify {
         ensure!(cost.is_finite() && all > 0.0, "what the model says of the held-out texts is not a number; training diverged");
         let (low, high) = interval(&pairs);
         let (unit, value, low, high, others) = match self.task {
-            Task::Number => {
-                (ERROR, (sum / all).sqrt(), low.sqrt(), high.sqrt(), vec![("correlation", correlation(&values)), ("loss", cost / all)])
-            }
+            Task::Number => (
+                ERROR,
+                (sum / all).sqrt(),
+                low.sqrt(),
+                high.sqrt(),
+                vec![("correlation", correlation(&values)), ("loss", cost / all)],
+            ),
             task => {
                 let unit = if task == Task::Tags { TAG_ACCURACY } else { ACCURACY };
                 (unit, sum / all, low, high, vec![("macro_f1", confusion.macro_f1()), ("loss", cost / all)])

@@ -82,7 +82,11 @@ pub(super) fn check(data: &ClassifyData) -> Result<()> {
     let shown = |rows: &[super::ClassifyRow]| rows.iter().flat_map(ClassifyRow::classes).collect::<BTreeSet<u32>>();
     let (learned, asked) = (shown(train), shown(held_out));
     if let [only] = learned.iter().collect::<Vec<_>>()[..] {
-        bail!("all {} texts to train on have the label {:?}; there is nothing to tell apart", train.len(), labels[*only as usize]);
+        bail!(
+            "all {} texts to train on have the label {:?}; there is nothing to tell apart",
+            train.len(),
+            labels[*only as usize]
+        );
     }
     for (place, label) in labels.iter().enumerate() {
         let place = place as u32;

@@ -6,8 +6,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::labelled::{self, Columns, Example, FeatureSpec, Features, Frame, Label, Labels, Lexicon};
-use danlu_data::tokenizer::{Kind as Algorithm, TrainSpec, Tokenizer, train as learn};
-use danlu_models::{AdapterSpec, Backbone, BackboneConfig, Classifier, HeadConfig, LoraSpec, SparseRows, Task, Texts, folder, names};
+use danlu_data::tokenizer::{Kind as Algorithm, Tokenizer, TrainSpec, train as learn};
+use danlu_models::{
+    AdapterSpec, Backbone, BackboneConfig, Classifier, HeadConfig, LoraSpec, SparseRows, Task, Texts, folder, names,
+};
 use danlu_registry::ModelId;
 use danlu_train::objectives::classify::{Classify, ClassifyData, ClassifyRow, Rates, Target, is_new};
 use danlu_train::recipe::{ObjectiveKind, OptimizerKind, Pooling, TokenizerKind, Way};
@@ -21,6 +23,8 @@ use crate::life::run::TOKENIZER;
 pub const FEATURES: &str = "features.json";
 /// Rows are cut at this many tokens, where the recipe does not say otherwise: most of what is labelled is short.
 const LONGEST: usize = 256;
+/// Tokens that may go through the model at once.
+const LARGEST_PIECE: usize = 8192;
 /// Texts of an update, where the recipe does not say.
 const BATCH: usize = 32;
 /// Few parameters that begin at zero are moved faster than a model's own.
@@ -300,6 +304,11 @@ fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig, 
     recipe.eval.final_tokens = recipe.eval.final_tokens.max(tokens);
     let usual_tokens = (tokens / rows.len() as u64).max(1) as usize;
 
+    // One piece where it is not large, so that an update has as many texts whatever their length.
+    let whole = recipe.batch.examples.unwrap_or(BATCH) * usual_tokens;
+    if whole <= LARGEST_PIECE {
+        recipe.batch.micro_tokens.get_or_insert(whole.max(8));
+    }
     let outline = outline(&recipe, config, head)?;
     let share = match recipe.classify.way {
         // Frozen layers read each text once, forward alone.
@@ -432,7 +441,10 @@ impl Kind for Labeller {
             let (read, _) = folder::load_classifier(copy, &Device::flex()).context("it does not load")?;
             let found = self.probe(&read)?;
             let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(found.len() == expected.len() && worst <= 1e-4, "read back, its logits differ from those in memory by {worst}");
+            ensure!(
+                found.len() == expected.len() && worst <= 1e-4,
+                "read back, its logits differ from those in memory by {worst}"
+            );
             Ok(())
         };
         export.folder(self, summary, write, check)

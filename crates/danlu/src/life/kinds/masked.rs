@@ -113,7 +113,10 @@ impl Kind for Masked {
             let (read, _) = folder::load_bert(copy, &Device::flex()).context("it does not load")?;
             let found = self.probe(&read)?;
             let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(found.len() == expected.len() && worst <= 1e-4, "read back, its logits differ from those in memory by {worst}");
+            ensure!(
+                found.len() == expected.len() && worst <= 1e-4,
+                "read back, its logits differ from those in memory by {worst}"
+            );
             Ok(())
         };
         export.folder(self, summary, write, check)
