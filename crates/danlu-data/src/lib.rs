@@ -11,6 +11,7 @@ mod hash;
 pub mod labelled;
 pub mod preference;
 mod progress;
+pub mod prompts;
 pub mod report;
 pub mod sampler;
 pub mod shards;

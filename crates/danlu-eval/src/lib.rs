@@ -5,12 +5,14 @@
 //! documents, since documents, not tokens, are what was sampled independently.
 
 mod bootstrap;
+mod calibration;
 mod labels;
 mod measure;
 mod unit;
 mod windows;
 
 pub use bootstrap::interval;
+pub use calibration::{brier, calibration_error};
 pub use labels::{Confusion, correlation};
 pub use measure::{Document, bits_per_byte, measure};
 pub use unit::{BITS_PER_BYTE, Better, Limits, Measure, Unit};

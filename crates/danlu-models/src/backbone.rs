@@ -34,14 +34,14 @@ impl Backbone {
     /// When the configuration's numbers do not make a model.
     pub fn new(config: &BackboneConfig, seed: u64, device: &Device) -> Result<Self> {
         Ok(match config {
-            BackboneConfig::Decoder(config) => Self::Decoder(Decoder::new(&headless(config), seed, device)?),
+            BackboneConfig::Decoder(config) => Self::Decoder(Decoder::new(&config.clone().without_head(), seed, device)?),
             BackboneConfig::Bert(config) => Self::Bert(Bert::new(config, BertHeads::default(), seed, device)?),
         })
     }
 
     pub(crate) fn empty(config: &BackboneConfig, pooler: bool, device: &Device) -> Result<Self> {
         Ok(match config {
-            BackboneConfig::Decoder(config) => Self::Decoder(Decoder::empty(&headless(config), device)?),
+            BackboneConfig::Decoder(config) => Self::Decoder(Decoder::empty(&config.clone().without_head(), device)?),
             BackboneConfig::Bert(config) => {
                 config.validate()?;
                 Self::Bert(Bert::empty(config, BertHeads { pooler, masked_lm: false }, device))
@@ -51,26 +51,22 @@ impl Backbone {
 
     /// The same weights, without the parts that say words, and with the pooler that the head asks for: its own, or a new one.
     pub(crate) fn under_head(self, config: &BackboneConfig, head: &HeadConfig, seed: u64, device: &Device) -> Result<Self> {
-        let mut backbone = self;
-        match &mut backbone {
-            Self::Decoder(decoder) => decoder.drop_head(),
-            Self::Bert(bert) => {
-                bert.cls = None;
-                if !head.pools(config) {
-                    bert.bert.pooler = None;
-                } else if bert.bert.pooler.is_none()
-                    && let Self::Bert(fresh) = Self::empty(config, true, device)?
-                {
-                    let pooler = fresh.bert.pooler.map(|pooler| {
-                        names::fill(pooler, |name, shape| {
-                            Ok(init::values(seed, &format!("bert.pooler.{name}"), shape, config.initializer_range(), 1))
-                        })
-                    });
-                    bert.bert.pooler = pooler.transpose()?;
-                }
-            }
+        let mut bert = match self {
+            Self::Decoder(decoder) => return Ok(Self::Decoder(decoder.without_head())),
+            Self::Bert(bert) => bert,
+        };
+        bert.cls = None;
+        if !head.pools(config) {
+            bert.bert.pooler = None;
+        } else if bert.bert.pooler.is_none()
+            && let Self::Bert(fresh) = Self::empty(config, true, device)?
+        {
+            let values = |name: &str, shape: &[usize]| {
+                Ok(init::values(seed, &format!("bert.pooler.{name}"), shape, config.initializer_range(), 1))
+            };
+            bert.bert.pooler = fresh.bert.pooler.map(|pooler| names::fill(pooler, values)).transpose()?;
         }
-        Ok(backbone)
+        Ok(Self::Bert(bert))
     }
 
     /// The last layer's output, `[tokens, hidden]`. With `recompute` only each layer's input is kept for the backward pass.
@@ -103,16 +99,6 @@ impl Backbone {
             Self::Bert(bert) => bert.context(),
         }
     }
-}
-
-/// A decoder under another head has no output projection; with the embedding in its place it holds no matrix for it.
-fn headless(config: &DecoderConfig) -> DecoderConfig {
-    let mut config = config.clone();
-    match &mut config {
-        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.tie_word_embeddings = true,
-        DecoderConfig::Gpt2(c) => c.tie_word_embeddings = true,
-    }
-    config
 }
 
 impl BackboneConfig {
@@ -192,7 +178,7 @@ impl BackboneConfig {
     /// Parameters of the embeddings and layers, without any head.
     pub fn parameters(&self) -> u64 {
         match self {
-            Self::Decoder(config) => headless(config).parameters(),
+            Self::Decoder(config) => config.clone().without_head().parameters(),
             Self::Bert(config) => config.parameters(),
         }
     }
@@ -209,7 +195,7 @@ impl BackboneConfig {
     /// As it is under another head.
     pub(crate) fn headless(&self) -> Self {
         match self {
-            Self::Decoder(config) => Self::Decoder(headless(config)),
+            Self::Decoder(config) => Self::Decoder(config.clone().without_head()),
             Self::Bert(config) => Self::Bert(config.clone()),
         }
     }

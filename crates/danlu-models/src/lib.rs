@@ -15,6 +15,7 @@ mod init;
 mod layers;
 mod llama;
 mod prompt;
+mod reward;
 mod sequences;
 
 pub mod adapter;
@@ -33,4 +34,5 @@ pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
 pub use names::{load_named, names_and_shapes, to_named, trained};
+pub use reward::RewardModel;
 pub use sequences::Sequence;

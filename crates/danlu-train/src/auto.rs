@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
-use danlu_models::{BackboneConfig, BertConfig, Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
+use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, Gpt2Config, LlamaConfig};
 
+use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
+use crate::recipe::{AdapterKind, Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
 /// by memory and by the number of operations.
@@ -61,6 +61,8 @@ pub struct Plan {
     pub steps: u64,
     /// Forward and backward.
     pub flops_per_token: f64,
+    /// Parameters of models that only answer while this one is trained: the start model of preferences, a teacher, a judge.
+    pub beside: u64,
 }
 
 impl Plan {
@@ -132,10 +134,14 @@ pub fn resolve_backbone(recipe: &Recipe, facts: &Facts) -> Result<(Plan, Backbon
     config.validate()?;
     let context = context.min(config.context());
     recipe.model.context = Some(context);
+    initial::pin_base(&mut recipe)?;
     write_backbone(&mut recipe.model, &config);
     recipe.tokenizer.vocabulary = Some(facts.vocabulary);
 
-    let flops_per_token = whole_flops(&config, context);
+    let (model, flops_per_token) = match &config {
+        BackboneConfig::Decoder(config) => initial::outline(&recipe, config)?,
+        BackboneConfig::Bert(bert) => (Outline::from(bert), whole_flops(&config, context)),
+    };
     let tokens = budget_tokens(&recipe.budget, flops_per_token, facts.gemm_rate * efficiency(config.hidden_size()));
     let step_tokens = recipe.batch.tokens.unwrap_or_else(|| batch_tokens(&recipe, config.hidden_size(), tokens, context));
     let micro_tokens = recipe.batch.micro_tokens.unwrap_or_else(|| micro_tokens(config.hidden_size()));
@@ -153,11 +159,7 @@ pub fn resolve_backbone(recipe: &Recipe, facts: &Facts) -> Result<(Plan, Backbon
     };
 
     rates(&mut recipe, config.hidden_size());
-    let model = match &config {
-        BackboneConfig::Decoder(config) => Outline::from(config),
-        BackboneConfig::Bert(config) => Outline::from(config),
-    };
-    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
+    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token, beside: 0 }, config))
 }
 
 /// What is known about the examples of a recipe whose rows are examples: pairs, prompts, labelled texts, images.
@@ -186,6 +188,7 @@ pub fn resolve_examples(
     recipe.validate()?;
     ensure!(examples.count > 0, "there is no example to train on");
     let mut recipe = recipe.clone();
+    initial::pin_base(&mut recipe)?;
     let row_len = examples.tokens.max(1);
     let wanted = recipe.batch.examples.unwrap_or(examples.usual_batch).max(1);
     let pieces = recipe.batch.micro_tokens.map_or(2048, |tokens| tokens);
@@ -200,7 +203,7 @@ pub fn resolve_examples(
         (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
     let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
-    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token })
+    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token, beside: 0 })
 }
 
 /// FLOPs that a budget stands for, before the shape is known.
@@ -326,17 +329,6 @@ fn inherited(folder: &str, facts: &Facts) -> Result<BackboneConfig> {
     Ok(config)
 }
 
-/// The model that a run starts from: the weights of `model.from`, or initial ones drawn from the recipe's seed.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -> Result<Decoder> {
-    match &recipe.model.from {
-        Some(folder) => Ok(danlu_models::folder::load(Path::new(folder), device)?.0),
-        None => Decoder::new(config, recipe.seed, device),
-    }
-}
-
 /// How far a model that costs this much per token is from [`tokens_per_parameter`] after spending `budget` on `unique` different tokens.
 fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
     let (parameters, tokens, unique) = (flops_per_token / 6.0, budget / flops_per_token, unique as f64);
@@ -383,15 +375,18 @@ fn decoder(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, co
 
 /// Writes a chosen shape back into the recipe, where it replaces a size.
 pub fn write_backbone(spec: &mut ModelSpec, config: &BackboneConfig) {
-    let config = match config {
-        BackboneConfig::Decoder(config) => config,
+    match config {
+        BackboneConfig::Decoder(config) => write_shape(spec, config),
         BackboneConfig::Bert(c) => {
             (spec.size, spec.kind, spec.tied) = (None, ModelKind::Bert, None);
             (spec.layers, spec.hidden) = (Some(c.num_hidden_layers), Some(c.hidden_size));
             (spec.heads, spec.intermediate) = (Some(c.num_attention_heads), Some(c.intermediate_size));
-            return;
         }
-    };
+    }
+}
+
+/// [`write_backbone`] of a decoder.
+pub fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
     spec.size = None;
     spec.kind = match config {
         DecoderConfig::Llama(_) => ModelKind::Llama,
@@ -420,7 +415,10 @@ pub fn write_backbone(spec: &mut ModelSpec, config: &BackboneConfig) {
 fn rates(recipe: &mut Recipe, hidden: usize) {
     let narrow = (256.0 / hidden as f64).sqrt();
     let optimizer = &mut recipe.optimizer;
-    let rate = *optimizer.rate.get_or_insert(4e-3 * narrow);
+    if recipe.adapter.kind != AdapterKind::None {
+        optimizer.kind = OptimizerKind::Adamw;
+    }
+    let rate = *optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(4e-3 * narrow));
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,
         OptimizerKind::Adamw => rate,

@@ -30,7 +30,9 @@ impl Role {
     fn of(name: &str, shape: &[usize]) -> Role {
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
         match shape {
-            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight", "_embeddings.weight"]) => Role::Embedding,
+            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight", "_embeddings.weight", "prompt_embeddings"]) => {
+                Role::Embedding
+            }
             [_, _] if ends(&["lm_head.weight"]) || is_new(name) => Role::Head,
             [_, _] => Role::Hidden,
             _ => Role::Vector,
@@ -54,21 +56,17 @@ const MUON_STATES: [&str; 1] = ["momentum_buffer"];
 impl Optimizer {
     /// For a model of this shape; all state starts at zero. The rates of a resolved recipe are all given; one that is not counts as zero.
     pub fn new(spec: &OptimizerSpec, model: &impl Module) -> Self {
-        let roles = names_and_shapes(model)
+        let roles: Vec<(String, Role)> = names_and_shapes(model)
             .into_iter()
             .map(|(name, shape)| (Role::of(&name, &shape), name))
-            .map(|(role, name)| (name, role));
-        let roles: Vec<_> = roles.collect();
+            .map(|(role, name)| (name, role))
+            .collect();
         Optimizer { spec: spec.clone(), factors: vec![1.0; roles.len()], roles, state: TensorContainer::new() }
     }
 
-    /// The same with each parameter's rate multiplied by its own factor, in the order of [`names_and_shapes`].
-    ///
-    /// # Panics
-    /// When there are more or fewer than parameters.
+    /// With each parameter's rate multiplied by its factor, in the order of [`names_and_shapes`].
     #[must_use]
     pub fn with_rate_factors(self, factors: Vec<f64>) -> Self {
-        assert_eq!(factors.len(), self.roles.len(), "one factor for each parameter");
         Optimizer { factors, ..self }
     }
 

@@ -1,6 +1,6 @@
 use clap::{Parser, Subcommand};
 
-use crate::verbs::{classify, compare, data, doctor, eval, generate, models, plan, reference, tokenizer, train, up};
+use crate::verbs::{classify, compare, data, doctor, eval, generate, models, plan, reference, sample, tokenizer, train, up};
 
 const AFTER: &str = "\
 Start with:
@@ -41,6 +41,7 @@ pub enum Verb {
     Compare(compare::Args),
     Classify(classify::Args),
     Generate(generate::Args),
+    Sample(sample::Args),
     Doctor(doctor::Args),
     Help(reference::Args),
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Place, Shape, archive, client, find, labelled, read};
 use crate::Progress;
+use crate::prompts::arithmetic;
 use crate::source::Source;
 
 /// What was fetched.
@@ -52,6 +53,9 @@ pub fn fetch_in(cache: &Path, entry: &Entry, progress: &mut dyn Progress) -> Res
         && stamp.files.iter().all(|file| folder.join(file).is_file())
     {
         return Ok(fetched(entry, &folder, stamp));
+    }
+    if let Shape::Arithmetic { level } = entry.shape {
+        return Ok(fetched(entry, &folder, make(entry, level, &folder)?));
     }
     let packages = cache.join("packages");
     fs::create_dir_all(&packages).with_context(|| format!("cannot create the folder {}", packages.display()))?;
@@ -117,6 +121,18 @@ fn unpack(package: &Path, entry: &Entry, place: &Place, folder: &Path) -> Result
             write_documents(package, entry, &folder.join(DOCUMENTS))?;
             stamp.files.push(DOCUMENTS.to_owned());
         }
+        Ok(fs::write(folder.join(STAMP), serde_json::to_vec_pretty(&stamp)?)?)
+    })?;
+    Ok(stamp)
+}
+
+/// Writes the entry's folder in the cache with questions that are made here.
+fn make(entry: &Entry, level: u8, folder: &Path) -> Result<Stamp> {
+    const QUESTIONS: &str = "questions.jsonl";
+    let stamp = Stamp { entry: entry.clone(), from: "this program".to_owned(), files: vec![QUESTIONS.to_owned()] };
+    danlu_files::write_folder_atomic(folder, |folder| {
+        let lines: Vec<String> = arithmetic::questions(level).iter().map(|one| arithmetic::record(one).to_string()).collect();
+        fs::write(folder.join(QUESTIONS), lines.join("\n") + "\n")?;
         Ok(fs::write(folder.join(STAMP), serde_json::to_vec_pretty(&stamp)?)?)
     })?;
     Ok(stamp)

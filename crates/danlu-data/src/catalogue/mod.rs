@@ -75,6 +75,8 @@ pub enum Shape {
     Dictionary,
     /// The sources in the local cargo registry.
     Crates,
+    /// Made when it is asked for: [`crate::prompts::arithmetic`].
+    Arithmetic { level: u8 },
 }
 
 /// Where an entry can be had.

@@ -20,7 +20,7 @@ const DICTIONARY_DOCUMENT: usize = 4 << 10;
 /// Reads the documents of one file in order.
 pub(super) fn documents(shape: &Shape, file: &mut dyn Read, document: &mut dyn FnMut(String) -> Result<()>) -> Result<()> {
     match shape {
-        Shape::Files | Shape::Crates | Shape::LabelledLines { .. } | Shape::TaggedWords => Ok(()),
+        Shape::Files | Shape::Crates | Shape::Arithmetic { .. } | Shape::LabelledLines { .. } | Shape::TaggedWords => Ok(()),
         Shape::Records { fields } => records(file, &mut |record| document(join_fields(&record, fields))),
         Shape::Conversations { messages, text } => records(file, &mut |record| {
             let mut lines = Vec::new();

@@ -255,6 +255,37 @@ impl DecoderConfig {
         }
     }
 
+    /// The same with another number of layers.
+    #[must_use]
+    pub fn with_layers(&self, count: usize) -> Self {
+        let mut config = self.clone();
+        match &mut config {
+            Self::Llama(config) | Self::Qwen3(config) => config.num_hidden_layers = count,
+            Self::Gpt2(config) => config.n_layer = count,
+        }
+        config
+    }
+
+    /// The same with another number of entries in the vocabulary.
+    #[must_use]
+    pub fn with_vocabulary(mut self, entries: usize) -> Self {
+        match &mut self {
+            Self::Llama(config) | Self::Qwen3(config) => config.vocab_size = entries,
+            Self::Gpt2(config) => config.vocab_size = entries,
+        }
+        self
+    }
+
+    /// The same without an output projection of its own.
+    #[must_use]
+    pub(crate) fn without_head(mut self) -> Self {
+        match &mut self {
+            Self::Llama(config) | Self::Qwen3(config) => config.tie_word_embeddings = true,
+            Self::Gpt2(config) => config.tie_word_embeddings = true,
+        }
+        self
+    }
+
     pub fn bos_token_id(&self) -> Option<u32> {
         match self {
             Self::Llama(config) | Self::Qwen3(config) => config.bos_token_id,

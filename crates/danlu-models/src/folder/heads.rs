@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Map, Value, json};
 
@@ -10,7 +11,7 @@ use super::read::Weights;
 use super::{SaveOptions, read_config, write, write_json};
 use crate::bert::{Bert, BertHeads};
 use crate::config::{BertConfig, HeadConfig, Pooling, Task};
-use crate::{Backbone, BackboneConfig, Classifier, names};
+use crate::{Backbone, BackboneConfig, Classifier, adapter, names};
 
 /// Where a `config.json` says what `transformers` has no word for.
 const OWN: &str = "danlu";
@@ -44,6 +45,9 @@ pub fn save_bert(bert: &Bert, config: &BertConfig, dir: &Path) -> Result<()> {
 /// # Errors
 /// As [`super::load`].
 pub fn load_backbone_config(dir: &Path) -> Result<BackboneConfig> {
+    if adapter::base_of(dir)?.is_some() {
+        return Ok(BackboneConfig::Decoder(super::load_config(dir)?));
+    }
     serde_json::from_value(read_config(dir)?).with_context(|| in_config(dir))
 }
 
@@ -55,7 +59,15 @@ pub fn load_backbone(dir: &Path, device: &Device) -> Result<(Backbone, BackboneC
     let config = load_backbone_config(dir)?;
     let backbone = match &config {
         BackboneConfig::Bert(_) => Backbone::Bert(load_bert(dir, device)?.0),
-        BackboneConfig::Decoder(_) => Backbone::Decoder(super::load(dir, device)?.0),
+        BackboneConfig::Decoder(_) => {
+            let decoder = super::load(dir, device)?.0;
+            if !decoder.is_adapted() {
+                return Ok((Backbone::Decoder(decoder), config));
+            }
+            // An adapter counts as part of its base.
+            let merged = decoder.merged()?.decoder;
+            Backbone::Decoder(if device.is_autodiff() { merged.train().set_require_grad(true) } else { merged })
+        }
     };
     Ok((backbone, config))
 }
@@ -163,7 +175,7 @@ fn head_of(value: &Value) -> Result<Option<HeadConfig>> {
     Ok(Some(HeadConfig { task, labels: if number { vec![] } else { labels }, pooling, features: 0 }))
 }
 
-fn filled<M: burn::module::Module>(module: M, weights: &Weights, tied: bool) -> Result<M> {
+fn filled<M: Module>(module: M, weights: &Weights, tied: bool) -> Result<M> {
     weights.check(&names::names_and_shapes(&module), tied)?;
     names::fill(module, |name, shape| weights.values(name, shape))
 }

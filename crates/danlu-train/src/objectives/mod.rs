@@ -2,8 +2,11 @@
 
 mod causal_lm;
 pub mod classify;
+mod distill;
 mod masked_lm;
 pub mod preference;
+mod reward;
+pub mod rl;
 mod sft;
 
 use anyhow::Result;
@@ -13,8 +16,11 @@ use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
 pub use classify::Classify;
+pub use distill::Distill;
 pub use masked_lm::MaskedLm;
 pub use preference::Preference;
+pub use reward::Reward;
+pub use rl::{ActorCritic, Grouped, Ppo};
 pub use sft::Sft;
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.
@@ -55,6 +61,24 @@ pub trait Objective: Sync {
     /// How often the weights move on one rollout.
     fn epochs(&self) -> usize {
         1
+    }
+
+    /// What it has learned beside the weights, for checkpoints: a run that goes on gets it back.
+    fn state(&self) -> Vec<f64> {
+        vec![]
+    }
+
+    /// Takes back what [`Objective::state`] gave.
+    ///
+    /// # Errors
+    /// When it is not of this objective.
+    fn restore(&self, state: &[f64]) -> Result<()> {
+        anyhow::ensure!(
+            state.is_empty(),
+            "the checkpoint is of another objective: it has {} numbers that this one has not",
+            state.len()
+        );
+        Ok(())
     }
 
     /// How many targets of the batch carry loss; pieces of an update are weighed by it.

@@ -29,14 +29,15 @@ pub struct ClassifySpec {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// Everything in the model moves, under a new head.
+    /// Everything in the model moves, under a new head; `[tune]` can say that less does, or slower.
     #[default]
     FineTune,
     /// Fine-tuning with the features of `[features]` joined to what the model makes of a text.
     Features,
-    /// Transfer: the model stays as it is and only what stands above its layers learns, which costs one reading of each text.
+    /// Transfer: the model stays as it is and only what stands above its layers learns, which costs one reading of each text; `[tune]` can say
+    /// that its last layers learn too.
     Transfer,
-    /// The model stays as it is, and low-rank updates of its projections (Hu 2021) learn beside it, with the head.
+    /// The model stays as it is and `[adapter]` learns beside it, with the head.
     Lora,
     /// A model of the same shape, or of that of `[model]`, from initial weights: what the labels alone can teach.
     Scratch,

@@ -1,10 +1,14 @@
 //! A recipe: everything that decides what a run makes, as one TOML file. The structs here are the one place where keys, their
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
+mod adapter;
 mod classify;
+mod distill;
 mod parse;
 mod preference;
+mod rl;
 mod schema;
+mod tune;
 
 use std::path::Path;
 
@@ -12,8 +16,13 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use adapter::{AdapterKind, AdapterRecipe, Base};
 pub use classify::{ClassifySpec, FeaturesSpec, Pooling, Way};
+pub use danlu_rewards::RewardsSpec;
+pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use preference::{PreferenceLoss, PreferenceSpec};
+pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use tune::{Part, TuneSpec};
 
 /// The newest recipe format this program reads.
 pub const VERSION: u32 = 1;
@@ -39,6 +48,10 @@ pub struct Recipe {
     pub data: DataSpec,
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub adapter: AdapterRecipe,
+    #[serde(skip_serializing_if = "is_default")]
+    pub tune: TuneSpec,
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
@@ -46,6 +59,12 @@ pub struct Recipe {
     pub classify: ClassifySpec,
     #[serde(skip_serializing_if = "is_default")]
     pub features: FeaturesSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub distill: DistillSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rl: RlSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rewards: RewardsSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -115,6 +134,8 @@ pub struct ModelSpec {
     /// Start from the weights in this model folder instead of random ones; its shape and, unless `tokenizer.from` says otherwise, its
     /// tokenizer are used.
     pub from: Option<String>,
+    /// BLAKE3 of the weights that `from` must have. Automatic, where some of them stay frozen: of those it has when the run begins.
+    pub hash: Option<String>,
     /// Transformer blocks.
     #[schemars(range(min = 1, max = 512))]
     pub layers: Option<usize>,
@@ -180,6 +201,18 @@ pub enum ObjectiveKind {
     Regression,
     /// Say a tag for each word of a text.
     TokenClassify,
+    /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
+    Preference,
+    /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
+    Reward,
+    /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
+    Distill,
+    /// Answer questions so that the reward is higher than of other answers to the same question (Shao 2024).
+    Grpo,
+    /// The same with the mean of the other answers as the baseline, and whole answers as actions (Ahmadian 2024).
+    Rloo,
+    /// The same with a value head that says, token by token, what is to be expected (Schulman 2017; Ouyang 2022).
+    Ppo,
 }
 
 /// How many tokens an update sees.
@@ -189,7 +222,8 @@ pub struct BatchSpec {
     /// Tokens of one update of the weights, rounded to whole rows. Automatic: grows with the length of the run.
     #[schemars(range(min = 8, max = 1_000_000_000))]
     pub tokens: Option<usize>,
-    /// Examples of one update, where rows are examples (pairs, prompts, labelled texts). Automatic: by the objective.
+    /// Examples of one update, where rows are examples (pairs, answers in reinforcement learning, labelled texts). Automatic: by the
+    /// objective.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub examples: Option<usize>,
     /// Tokens that go through the model at once; an update is split into pieces of this size, with the same result. Automatic: by
@@ -377,10 +411,15 @@ impl Default for Recipe {
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),
+            adapter: AdapterRecipe::default(),
+            tune: TuneSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
             classify: ClassifySpec::default(),
             features: FeaturesSpec::default(),
+            distill: DistillSpec::default(),
+            rl: RlSpec::default(),
+            rewards: RewardsSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),
@@ -468,6 +507,11 @@ impl Recipe {
     /// Every key with its meaning, type, bounds and default, as text for people.
     pub fn reference() -> String {
         schema::reference()
+    }
+
+    /// Whether some of the weights a run starts from stay as they were.
+    pub fn freezes(&self) -> bool {
+        self.adapter.kind != AdapterKind::None || self.tune.part != Part::All
     }
 
     /// BLAKE3 of the recipe: two runs with equal hashes were asked for the same thing.

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::{Batch, Decoder, DecoderConfig, folder};
+use danlu_models::{Batch, Decoder, DecoderConfig, adapter, folder};
 use danlu_registry::{Data, Level, Lineage, Measure, ModelId, RecipeRecord, Registry};
 use danlu_train::{Summary, recipe};
 use serde_json::json;
@@ -57,7 +57,7 @@ impl Export<'_> {
         Ok(id)
     }
 
-    /// Registers a decoder with its tokenizer; read back, it must give the same logits on the probe.
+    /// Registers a decoder with its tokenizer, or the adapter it has; read back, it must give the same logits on the probe.
     ///
     /// # Errors
     /// As [`Export::folder`].
@@ -66,8 +66,12 @@ impl Export<'_> {
         let decoder = made.decoder.valid();
         let batch = Batch::document(&made.probe[..made.probe.len().min(PROBE).min(config.context())]);
         let expected = logits(&decoder, &batch)?;
+        let recipe = &kind.plan().recipe;
         let write = |dir: &Path| {
-            folder::save(&decoder, config, dir)?;
+            match (recipe.adapter.spec(), &recipe.model.from) {
+                (Some(spec), Some(base)) => adapter::save(&decoder, &spec, config, base, dir)?,
+                _ => folder::save(&decoder, config, dir)?,
+            }
             tokenizer.export(dir, config.context())?;
             template.map_or(Ok(()), |template| template.save(dir))
         };

@@ -9,25 +9,44 @@ use danlu_data::source::Source;
 use danlu_data::tokenizer::{Tokenizer, ggml};
 use danlu_data::{Progress, catalogue};
 use danlu_models::gguf::{Gguf, Value};
-use danlu_models::{BackboneConfig, Batch, Decoder, Texts, folder, gguf};
+use danlu_models::{BackboneConfig, Batch, Decoder, Texts, adapter, folder, gguf};
 use danlu_registry::{Level, Lineage, ModelId, Origin, Registry};
 use serde_json::json;
+
+use super::adapters;
 
 /// Logits after reading back may differ from those of the file by no more than this; in 32-bit floats they are equal.
 const TOLERANCE: f32 = 1e-4;
 /// What both are run on.
-const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
+pub const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
 
-/// Registers the model in a folder or GGUF file. Without a name it is called after the file or folder.
+/// What a user says about a model to be taken in.
+#[derive(Debug, Default)]
+pub struct About {
+    /// Without a name it is called after the file or folder.
+    pub name: Option<String>,
+    pub licence: Option<String>,
+    /// The model an adapter is for, where its folder does not say or says it otherwise: a registered model or a folder.
+    pub base: Option<String>,
+}
+
+/// Registers the model in a folder or GGUF file, or the adapter in a folder of PEFT's.
 ///
 /// # Errors
 /// When it cannot be read, or read back gives other logits; nothing is registered then.
-pub fn import(home: &Path, path: &Path, name: Option<String>, licence: Option<String>) -> Result<ModelId> {
+pub fn import(home: &Path, path: &Path, about: About) -> Result<ModelId> {
+    let About { name, licence, base } = about;
     let path = std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))?;
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.or(stem.map(|stem| stem.to_string_lossy().into_owned())).unwrap_or_default();
-    let from = path.display().to_string();
-    take_in(home, &path, &name, Origin { from, licence, blake3: None })
+    let origin = Origin { from: path.display().to_string(), licence, blake3: None };
+    match adapter::named_base(&path)? {
+        Some(named) => adapters::take_in(home, &path, &name, origin, &named, base.as_deref()),
+        None => {
+            ensure!(base.is_none(), "{} holds no adapter, so there is no base for it to have", path.display());
+            take_in(home, &path, &name, origin)
+        }
+    }
 }
 
 /// Fetches a model of the catalogue and registers it, as `name` or under its own. What is here already is not made again.
@@ -137,7 +156,7 @@ fn check_states(copy: &Path) -> Result<()> {
 }
 
 /// Loads the copy and runs it on a sentence: its logits must be numbers, and those of `expected` when there is one.
-fn check(copy: &Path, expected: Option<&Decoder>) -> Result<()> {
+pub fn check(copy: &Path, expected: Option<&Decoder>) -> Result<()> {
     let (decoder, config) = folder::load(copy, &Device::flex())?;
     let tokenizer = Tokenizer::load(copy)?;
     ensure!(

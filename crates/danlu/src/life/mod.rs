@@ -1,6 +1,8 @@
 //! From a recipe to a registered model: text becomes a corpus, a tokenizer and tokens; a plan is made; the trainer runs; what it made is
 //! exported, checked and registered. The verbs call these steps and show them.
 
+pub mod adapters;
+mod answers;
 pub mod compare;
 pub mod corpora;
 pub mod curves;

@@ -1,6 +1,6 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
@@ -86,17 +86,21 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     if interrupt::requested() { Err(Exit::interrupted()) } else { Ok(()) }
 }
 
+/// The folder of a registered model, or the folder that is named.
+pub fn folder(context: &Context, model: &str) -> Outcome<PathBuf> {
+    let path = Path::new(model);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let wanted: ModelRef = model.parse().map_err(|e| bad_input(anyhow!("{model} is no folder, and as a name: {e}")))?;
+    let registry = Registry::open(&context.home)?;
+    let id = registry.resolve(&wanted).map_err(bad_input)?;
+    Ok(registry.folder(&id))
+}
+
 /// A registered model, or a folder.
 pub fn open(context: &Context, model: &str) -> Outcome<Generator> {
-    let path = Path::new(model);
-    let folder = if path.is_dir() {
-        path.to_path_buf()
-    } else {
-        let wanted: ModelRef = model.parse().map_err(|e| bad_input(anyhow!("{model} is no folder, and as a name: {e}")))?;
-        let registry = Registry::open(&context.home)?;
-        let id = registry.resolve(&wanted).map_err(bad_input)?;
-        registry.folder(&id)
-    };
+    let folder = folder(context, model)?;
     let (decoder, config) = danlu_models::folder::load(&folder, &Device::flex()).map_err(bad_input)?;
     let tokenizer = Tokenizer::load(&folder).map_err(bad_input)?;
     Ok(Generator::new(decoder, tokenizer).with_config(&config))

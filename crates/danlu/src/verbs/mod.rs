@@ -9,6 +9,7 @@ pub mod generate;
 pub mod models;
 pub mod plan;
 pub mod reference;
+pub mod sample;
 pub mod tokenizer;
 pub mod train;
 pub mod up;
@@ -40,6 +41,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Compare(args) => compare::run(&context, args),
         Verb::Classify(args) => classify::run(&context, args),
         Verb::Generate(args) => generate::run(&context, args),
+        Verb::Sample(args) => sample::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Help(args) => reference::run(args),
     }

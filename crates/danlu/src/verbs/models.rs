@@ -5,7 +5,7 @@ use danlu_registry::{ModelId, ModelRef, Record, Registry};
 
 use super::Context;
 use crate::exit::{Exit, Outcome, Reason, bad_input};
-use crate::life::import;
+use crate::life::{adapters, import};
 use crate::views::progress::Lines;
 use crate::{human, views};
 
@@ -54,12 +54,13 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Take in a model made elsewhere, a folder saved by transformers or a GGUF file, and check that it loads.
+    /// Take in a model made elsewhere, a folder saved by transformers or PEFT or a GGUF file, and check that it loads.
     #[command(
-        after_help = "Examples:\n  danlu models import ./SmolLM2-135M --name smollm2 --licence Apache-2.0\n  danlu models import SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2"
+        after_help = "Examples:\n  danlu models import ./SmolLM2-135M --name smollm2 --licence Apache-2.0\n  danlu models import SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2\n  danlu models import ./peft-adapter --base smollm2@1"
     )]
     Import {
-        /// The folder, with config.json, model.safetensors and tokenizer.json, or the .gguf file.
+        /// The folder, with config.json, model.safetensors and tokenizer.json or with adapter_config.json and adapter_model.safetensors, or the
+        /// .gguf file.
         path: PathBuf,
         /// The name to keep it under; without one, that of the folder or file.
         #[arg(long)]
@@ -67,6 +68,18 @@ enum Verb {
         /// The licence it comes with, to be recorded; without it, what a GGUF file says.
         #[arg(long)]
         licence: Option<String>,
+        /// The model that an adapter is for, as NAME, NAME@VERSION or a folder; without it, what the adapter's folder says.
+        #[arg(long)]
+        base: Option<String>,
+    },
+    /// Make a whole model of an adapter and its base, and say how far it is from the two.
+    #[command(after_help = "Example:\n  danlu models merge lora --name assistant")]
+    Merge {
+        /// The adapter, as NAME or NAME@VERSION.
+        model: ModelRef,
+        /// The name of the merged model; without one, the adapter's with "-merged".
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Fetch a model by its name in the catalogue, and register it.
     #[command(after_help = "Example:\n  danlu models pull smollm2\n\n`danlu models list --remote` shows what can be fetched.")]
@@ -121,9 +134,21 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             println!("{id} is in {}", to.display());
             Ok(())
         }
-        Verb::Import { path, name, licence } => {
-            let id = import::import(&context.home, &path, name, licence).map_err(bad_input)?;
+        Verb::Import { path, name, licence, base } => {
+            let id = import::import(&context.home, &path, import::About { name, licence, base }).map_err(bad_input)?;
             registered(&registry, &id)
+        }
+        Verb::Merge { model, name } => {
+            let merged = adapters::merge(&context.home, &model, name).map_err(bad_input)?;
+            println!("merged, its logits differ by at most {:.1e}; the largest is {:.1}", merged.gap, merged.largest);
+            if let Some(error) = merged.quantization_error {
+                println!(
+                    "the base was in four bits: merged into what it stood for, which is {:.2} % of their length away from the weights it was \
+                     made from",
+                    error * 100.0
+                );
+            }
+            registered(&registry, &merged.model)
         }
         Verb::Pull { entry, name } => {
             let mut progress = Lines::new();

@@ -12,8 +12,8 @@ use danlu_models::{
 };
 use danlu_registry::ModelId;
 use danlu_train::objectives::classify::{Classify, ClassifyData, ClassifyRow, Rates, Target, is_new};
-use danlu_train::recipe::{ObjectiveKind, OptimizerKind, Pooling, TokenizerKind, Way};
-use danlu_train::{Examples, Facts, Outline, Plan, Recipe, Summary, auto};
+use danlu_train::recipe::{AdapterKind, ObjectiveKind, OptimizerKind, Part, Pooling, TokenizerKind, Way};
+use danlu_train::{Examples, Facts, Outline, Plan, Recipe, Summary, auto, check_base, tune};
 
 use super::{Curve, DataRecord, Kind};
 use crate::life::export::Export;
@@ -27,8 +27,6 @@ const LONGEST: usize = 256;
 const LARGEST_PIECE: usize = 8192;
 /// Texts of an update, where the recipe does not say.
 const BATCH: usize = 32;
-/// Few parameters that begin at zero are moved faster than a model's own.
-const LORA_RATE: f64 = 5e-4;
 /// Held-out texts on which the exported model is compared.
 const PROBE: usize = 8;
 
@@ -123,6 +121,26 @@ fn by_way(recipe: &mut Recipe) -> Result<()> {
             way.name()
         );
     }
+    let frozen = recipe.adapter.kind != AdapterKind::None || recipe.tune.part != Part::All;
+    match way {
+        Way::FineTune | Way::Features => {}
+        Way::Transfer if recipe.tune.part == Part::All => recipe.tune.part = Part::Head,
+        Way::Transfer => {}
+        Way::Lora if recipe.adapter.kind == AdapterKind::None => recipe.adapter.kind = AdapterKind::Lora,
+        Way::Lora => {}
+        Way::Scratch | Way::Linear => {
+            ensure!(
+                !frozen,
+                "`classify.way` is {:?}, in which nothing is frozen; leave `[adapter]` and `tune.part` out",
+                way.name()
+            );
+        }
+    }
+    ensure!(
+        way == Way::Lora || recipe.adapter.kind == AdapterKind::None,
+        "`[adapter]` goes with `classify.way = \"lora\"`; it is {:?}",
+        way.name()
+    );
     if way == Way::Linear {
         recipe.model.from = None;
         recipe.tokenizer.from = None;
@@ -292,7 +310,7 @@ fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig, 
     let usual = match recipe.classify.way {
         Way::Scratch => 1e-3 * (256.0 / hidden).sqrt(),
         Way::Linear => recipe.features.rate.max(1e-9),
-        Way::Lora => LORA_RATE,
+        Way::Lora => recipe.adapter.usual_rate().unwrap_or(5e-4),
         _ => 5e-5 * (768.0 / hidden),
     };
     let rate = *recipe.optimizer.rate.get_or_insert(usual);
@@ -312,7 +330,7 @@ fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig, 
     let outline = outline(&recipe, config, head)?;
     let share = match recipe.classify.way {
         // Frozen layers read each text once, forward alone.
-        Way::Transfer => 1.0 / 3.0 / recipe.budget.epochs.unwrap_or(1.0).max(1.0),
+        Way::Transfer if frozen(&recipe) => 1.0 / 3.0 / recipe.budget.epochs.unwrap_or(1.0).max(1.0),
         Way::Lora => 2.0 / 3.0,
         _ => 1.0,
     };
@@ -328,31 +346,23 @@ fn outline(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig) 
     let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
     let all: u64 = parameters.iter().map(|(_, shape)| size(shape)).sum();
     let new: u64 = parameters.iter().filter(|(name, _)| is_new(name)).map(|(_, shape)| size(shape)).sum();
-    let (extra, trained) = match (recipe.classify.way, config) {
-        (Way::Lora, Some(BackboneConfig::Bert(_))) => {
-            bail!("low-rank adapters go on decoders; for bert there are \"fine-tune\" and \"transfer\"")
-        }
-        (Way::Lora, _) => {
-            let rank = LoraSpec::default().rank as u64;
-            let beside = |(name, shape): &(String, Vec<usize>)| match shape[..] {
-                [out, inp] if in_layers(name) => rank * (out + inp) as u64,
-                _ => 0,
-            };
-            let beside: u64 = parameters.iter().map(beside).sum();
+    let (extra, trained) = match (recipe.adapter.spec(), config) {
+        (Some(spec), Some(BackboneConfig::Decoder(config))) => {
+            let beside = adapter::parameters(config, &spec).context("in `[adapter]`")?;
             (beside, beside + new)
         }
-        (Way::Transfer, _) => {
-            let moves = |name: &str| is_new(name) || name.contains("pooler");
-            (0, parameters.iter().filter(|(name, _)| moves(name)).map(|(_, shape)| size(shape)).sum())
+        (Some(_), _) => bail!("`[adapter]` goes on decoders; for bert there are \"fine-tune\" and \"transfer\""),
+        (None, _) => {
+            let chosen = tune::chosen(&parameters, &recipe.tune, is_new).context("in `[tune]`")?;
+            (0, parameters.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((_, shape), _)| size(shape)).sum())
         }
-        _ => (0, all),
     };
     Ok(Outline::of_classifier(config, head, all + extra, trained))
 }
 
-/// Whether a matrix is a projection inside the layers.
-fn in_layers(name: &str) -> bool {
-    name.split('.').any(|part| part.parse::<usize>().is_ok())
+/// Whether everything below the head stays as it is.
+fn frozen(recipe: &Recipe) -> bool {
+    recipe.tune.part == Part::Head && recipe.adapter.kind == AdapterKind::None
 }
 
 impl Kind for Labeller {
@@ -374,7 +384,7 @@ impl Kind for Labeller {
         };
         let rate = recipe.optimizer.rate.unwrap_or(1.0).max(1e-12);
         let rates = Rates { head: recipe.classify.head_rate.unwrap_or(rate) / rate, features: recipe.features.rate / rate };
-        Classify::new(&self.plan, data, self.way() == Way::Transfer, rates)
+        Classify::new(&self.plan, data, frozen(recipe), rates)
     }
 
     fn fresh(&self, device: &Device) -> Result<Classifier> {
@@ -383,16 +393,16 @@ impl Kind for Labeller {
             (None, _) => None,
             (Some(config), None) => Some((Backbone::new(config, recipe.seed, device)?, config)),
             (Some(config), Some(from)) => {
+                check_base(recipe)?;
                 let (mut backbone, _) = folder::load_backbone(Path::new(from), device)?;
-                if let (Way::Lora, Backbone::Decoder(decoder)) = (self.way(), &mut backbone) {
-                    *decoder = decoder.with_adapter(&AdapterSpec::Lora(LoraSpec::default()), recipe.seed)?;
+                if let (Some(spec), Backbone::Decoder(decoder)) = (recipe.adapter.spec(), &mut backbone) {
+                    *decoder = decoder.with_adapter(&spec, recipe.seed).context("in `[adapter]`")?;
                 }
                 Some((backbone, config))
             }
         };
         let model = Classifier::new(backbone, &self.head, recipe.seed, device)?;
-        let stays = |name: &str| self.way() == Way::Transfer && !is_new(name) && !name.contains("pooler");
-        Ok(if self.way() == Way::Transfer { names::freeze(model, stays) } else { model })
+        tune::freeze(model, &recipe.tune, is_new).context("in `[tune]`")
     }
 
     fn data(&self) -> Vec<DataRecord> {

@@ -1,8 +1,12 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
 mod classify;
+mod distill;
 mod masked;
+mod preference;
 mod pretrain;
+mod reward;
+pub mod rl;
 pub mod sft;
 
 use std::path::Path;
@@ -12,13 +16,17 @@ use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
-use danlu_train::recipe::ObjectiveKind;
-use danlu_train::{Objective, Plan, Recipe, Summary};
+use danlu_train::recipe::{DistillOn, ObjectiveKind};
+use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
 pub use classify::{FEATURES, Labeller};
+pub use distill::Distill;
 pub use masked::Masked;
+pub use preference::Prefer;
 pub use pretrain::Pretrain;
+pub use reward::Judge;
+pub use rl::Asked;
 pub use sft::Tune;
 
 use super::export::Export;
@@ -84,6 +92,12 @@ pub enum Prepared {
     Masked(Box<Masked>),
     Tune(Box<Tune>),
     Label(Box<Labeller>),
+    Prefer(Box<Prefer>),
+    Judge(Box<Judge>),
+    DistillText(Box<Distill<Pretrain>>),
+    DistillTalks(Box<Distill<Tune>>),
+    Compare(Box<Asked<Grouped>>),
+    Expect(Box<Asked<Ppo>>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -103,6 +117,30 @@ macro_rules! each {
                 $body
             }
             $crate::life::kinds::Prepared::Label(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Prefer(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Judge(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::DistillText(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::DistillTalks(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Compare(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Expect(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -126,6 +164,14 @@ impl Prepared {
             ObjectiveKind::Classify | ObjectiveKind::Regression | ObjectiveKind::TokenClassify => {
                 Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
             }
+            ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
+            ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
+            ObjectiveKind::Distill => match recipe.distill.on {
+                DistillOn::Text => Prepared::DistillText(Box::new(Distill::on_text(home, &recipe, run, progress)?)),
+                _ => Prepared::DistillTalks(Box::new(Distill::on_talks(home, &recipe, progress)?)),
+            },
+            ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
+            ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
         })
     }
 

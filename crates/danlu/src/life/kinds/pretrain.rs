@@ -106,6 +106,12 @@ impl Pretrain {
         let (plan, config) = auto::resolve(recipe, &text.facts())?;
         Ok(Self { text, config, plan })
     }
+
+    /// The same run with another plan and another model.
+    pub(super) fn for_student(mut self, of: impl FnOnce(Plan, DecoderConfig) -> (Plan, DecoderConfig)) -> Self {
+        (self.plan, self.config) = of(self.plan, self.config);
+        self
+    }
 }
 
 impl Kind for Pretrain {

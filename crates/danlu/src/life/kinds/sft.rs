@@ -33,28 +33,44 @@ impl Tune {
         let from = recipe.model.from.as_deref().context(
             "instruction tuning starts from a model: give `model.from` (a registered model or a folder); `danlu models pull smollm2` brings one",
         )?;
-        let encoder = encoder(Path::new(from))?;
-        let mut recipe = recipe.clone();
-        careful(&mut recipe);
+        let mut tuned = recipe.clone();
+        careful(&mut tuned);
+        Self::reading(home, &tuned, encoder(Path::new(from))?, |talks, _, _| Ok(talks), progress)
+    }
 
+    /// The conversations of `recipe`, as `encoder` writes them; those to train on are what `rewritten` makes of them.
+    ///
+    /// # Errors
+    /// As [`Tune::new`].
+    pub fn reading(
+        home: &Path,
+        recipe: &Recipe,
+        encoder: Encoder,
+        rewritten: impl FnOnce(Vec<Conversation>, &Encoder, &mut dyn Progress) -> Result<Vec<Conversation>>,
+        progress: &mut dyn Progress,
+    ) -> Result<Self> {
+        let mut recipe = recipe.clone();
         let (mut data, mut all) = (vec![], vec![]);
         for source in &recipe.data.sources {
             let found = chat::read(&[conversations(home, source, progress)?]).with_context(|| format!("in {source}"))?;
-            println!("  {source}: {}", found.summary());
+            progress.note(&format!("{source}: {}", found.summary()));
             let text = serde_json::to_vec(&found.records)?;
             data.push(DataRecord { name: source.clone(), manifest_hash: danlu_files::hash_bytes(&text) });
             all.extend(found.records);
         }
         ensure!(!all.is_empty(), "`data.sources` is empty; name at least one file of conversations");
         let out = chat::held_out(&all, recipe.data.held_out, recipe.seed);
-        let (mut train, mut held_out) = (vec![], vec![]);
+        let (mut talks, mut held_out) = (vec![], vec![]);
         for (conversation, out) in all.into_iter().zip(out) {
-            let rows = encoder.rows(&conversation)?;
             if out {
-                held_out.extend(rows.into_iter().map(|row| (conversation.clone(), row)));
+                held_out.extend(encoder.rows(&conversation)?.into_iter().map(|row| (conversation.clone(), row)));
             } else {
-                train.extend(rows);
+                talks.push(conversation);
             }
+        }
+        let mut train = vec![];
+        for conversation in rewritten(talks, &encoder, progress)? {
+            train.extend(encoder.rows(&conversation)?);
         }
         // Rows no longer than need be: most conversations are short.
         let longest = train.iter().map(|one| one.ids.len()).max().unwrap_or(1).next_multiple_of(64);
@@ -64,26 +80,32 @@ impl Tune {
             Facts { vocabulary: encoder.tokenizer().vocab_size(), train_tokens: tokens, gemm_rate: danlu_ops::gemm_rate() };
         let (mut plan, config) = auto::resolve(&recipe, &facts)?;
         let train = Packed::new(train, plan.row_len, encoder.turn_end(), recipe.seed)?;
-        println!(
-            "  {} conversations in {} rows of {} tokens, {:.0} % of which they fill; {} too long or without an answer; {} held out",
+        progress.note(&format!(
+            "{} conversations in {} rows of {} tokens, {:.0} % of which they fill; {} too long or without an answer; {} held out",
             train.conversations(),
             train.rows(),
             plan.row_len,
             train.filled() * 100.0,
             train.too_long,
             held_out.len()
-        );
+        ));
         if let Some(epochs) = recipe.budget.epochs {
             plan.steps = (epochs * train.rows() as f64 / plan.rows as f64).round().max(1.0) as u64;
         }
         Ok(Self { data, train, held_out, encoder, config, plan })
     }
+
+    /// The same run with another plan and another model.
+    pub(super) fn for_student(mut self, of: impl FnOnce(Plan, DecoderConfig) -> (Plan, DecoderConfig)) -> Self {
+        (self.plan, self.config) = of(self.plan, self.config);
+        self
+    }
 }
 
 /// What suits a model that knows something already, where the recipe does not say otherwise.
-fn careful(recipe: &mut Recipe) {
+pub(super) fn careful(recipe: &mut Recipe) {
     recipe.optimizer.kind = danlu_train::recipe::OptimizerKind::Adamw;
-    recipe.optimizer.rate.get_or_insert(RATE);
+    recipe.optimizer.rate.get_or_insert(recipe.adapter.usual_rate().unwrap_or(RATE));
     recipe.batch.tokens.get_or_insert(4096);
 }
 
@@ -99,6 +121,18 @@ pub fn encoder(folder: &Path) -> Result<Encoder> {
     };
     Encoder::new(template, tokenizer)
         .with_context(|| format!("conversations cannot be written for the model in {}", folder.display()))
+}
+
+/// The configuration of a model that has learned to end its turns: what loads its folder stops there.
+pub fn answering(config: &DecoderConfig, encoder: &Encoder) -> DecoderConfig {
+    let (mut config, end) = (config.clone(), encoder.turn_end());
+    if !config.eos_token_id().contains(&end) {
+        match &mut config {
+            DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id.push(end),
+            DecoderConfig::Gpt2(c) => c.eos_token_id.push(end),
+        }
+    }
+    config
 }
 
 /// A file or folder of conversations, or those of the catalogue's entry.
@@ -154,14 +188,7 @@ impl Kind for Tune {
 
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let probe = self.held_out.first().map_or(&[][..], |(_, one)| &one.ids);
-        let mut config = self.config.clone();
-        let end = self.encoder.turn_end();
-        if !config.eos_token_id().contains(&end) {
-            match &mut config {
-                DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id.push(end),
-                DecoderConfig::Gpt2(c) => c.eos_token_id.push(end),
-            }
-        }
+        let config = answering(&self.config, &self.encoder);
         let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
