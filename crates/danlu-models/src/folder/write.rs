@@ -12,8 +12,6 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
 use super::{shape_in_file, transpose, write_json};
-use burn::module::Module;
-
 use crate::{gpt2, names};
 
 /// How weights are written.
