@@ -6,7 +6,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::prompts::Reference;
 use danlu_data::tokenizer::{Kind, TrainSpec, train as train_tokenizer};

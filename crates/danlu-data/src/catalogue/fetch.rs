@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{Entry, Place, Shape, archive, client, find, labelled, read};
+use super::{Entry, Place, Shape, archive, client, find, help, labelled, read};
 use crate::Progress;
 use crate::prompts::arithmetic;
 use crate::source::Source;
@@ -160,13 +161,25 @@ fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
         count += 1;
         Ok(())
     };
-    archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
-        Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
-        Shape::TaggedWords => labelled::tagged(contents, &mut write),
-        shape => read::documents(shape, &mut BufReader::new(contents), &mut |text| {
-            if text.trim().is_empty() { Ok(()) } else { write(serde_json::json!({ "text": text })) }
-        }),
-    })?;
+    if entry.shape == Shape::Questions {
+        let mut all = Vec::new();
+        archive::visit(package, &entry.files, &mut |name, contents| {
+            all.extend(help::questions(&read::page(name, contents)?));
+            Ok(())
+        })?;
+        for help::Question { page, question, answer } in help::distinct(all) {
+            let messages = json!([{ "role": "user", "content": question }, { "role": "assistant", "content": answer }]);
+            write(json!({ "group": page, "messages": messages }))?;
+        }
+    } else {
+        archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
+            Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
+            Shape::TaggedWords => labelled::tagged(contents, &mut write),
+            shape => read::documents(shape, name, &mut BufReader::new(contents), &mut |text| {
+                if text.trim().is_empty() { Ok(()) } else { write(json!({ "text": text })) }
+            }),
+        })?;
+    }
     out.finish()?.flush()?;
     if count == 0 {
         bail!("the package holds no document");

@@ -6,6 +6,7 @@
 mod archive;
 mod client;
 mod fetch;
+mod help;
 mod labelled;
 mod read;
 #[cfg(test)]
@@ -73,6 +74,10 @@ pub enum Shape {
     TaggedWords,
     /// A compressed dictionary in dictd's format: entries begin at the margin after an empty line.
     Dictionary,
+    /// Pages of a program's help; a document a page.
+    Help,
+    /// The questions that pages of help answer, as conversations.
+    Questions,
     /// The sources in the local cargo registry.
     Crates,
     /// Made when it is asked for: [`crate::prompts::arithmetic`].

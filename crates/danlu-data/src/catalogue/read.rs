@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::Shape;
+use super::help::Page;
 use crate::labelled::spaced;
 
 /// The largest dictionary text that is read.
@@ -17,10 +18,28 @@ const MAX_DICTIONARY: u64 = 1 << 30;
 /// Entries of a dictionary are put together to documents of about this many bytes: one alone is too short to learn from.
 const DICTIONARY_DOCUMENT: usize = 4 << 10;
 
-/// Reads the documents of one file in order.
-pub(super) fn documents(shape: &Shape, file: &mut dyn Read, document: &mut dyn FnMut(String) -> Result<()>) -> Result<()> {
+/// A page of help, in a file of its own.
+pub(super) fn page(name: &str, file: &mut dyn Read) -> Result<Page> {
+    let mut html = String::new();
+    file.read_to_string(&mut html)?;
+    Ok(Page::parse(name, &html))
+}
+
+/// Reads the documents of the file `name` in order.
+pub(super) fn documents(
+    shape: &Shape,
+    name: &str,
+    file: &mut dyn Read,
+    document: &mut dyn FnMut(String) -> Result<()>,
+) -> Result<()> {
     match shape {
-        Shape::Files | Shape::Crates | Shape::Arithmetic { .. } | Shape::LabelledLines { .. } | Shape::TaggedWords => Ok(()),
+        Shape::Files
+        | Shape::Crates
+        | Shape::Questions
+        | Shape::Arithmetic { .. }
+        | Shape::LabelledLines { .. }
+        | Shape::TaggedWords => Ok(()),
+        Shape::Help => document(page(name, file)?.text()),
         Shape::Records { fields } => records(file, &mut |record| document(join_fields(&record, fields))),
         Shape::Conversations { messages, text } => records(file, &mut |record| {
             let mut lines = Vec::new();
@@ -181,7 +200,7 @@ mod tests {
 
     fn check(shape: &Shape, file: &[u8], expected: &[&str]) {
         let mut found = Vec::new();
-        documents(shape, &mut &file[..], &mut |text| {
+        documents(shape, "", &mut &file[..], &mut |text| {
             found.push(text);
             Ok(())
         })
@@ -222,9 +241,10 @@ mod tests {
     fn a_file_of_another_form_is_an_error() {
         for file in [&b"[{\"title\":"[..], b"42", b"", b"\xff"] {
             let shape = Shape::Records { fields: vec![] };
-            assert!(documents(&shape, &mut &file[..], &mut |_| Ok(())).is_err());
+            assert!(documents(&shape, "", &mut &file[..], &mut |_| Ok(())).is_err());
         }
-        let stop = documents(&Shape::Records { fields: vec![] }, &mut &b"[1]"[..], &mut |_| anyhow::bail!("the disk is full"));
+        let stop =
+            documents(&Shape::Records { fields: vec![] }, "", &mut &b"[1]"[..], &mut |_| anyhow::bail!("the disk is full"));
         assert!(stop.unwrap_err().to_string().contains("the disk is full"));
     }
 }

@@ -4,7 +4,7 @@
 
 mod code;
 mod compressed;
-mod html;
+pub(crate) mod html;
 mod json;
 mod lines;
 mod parquet;

@@ -54,21 +54,21 @@ pub struct MaskedBatch {
 }
 
 impl MaskedLm {
-    /// `sources` are the training and held-out splits of each corpus, with its share of the rows.
+    /// `train` are splits with their shares of the rows; `held_out` is measured on.
     ///
     /// # Errors
     /// When a source has no text, or the tokenizer no token for a masked word.
-    pub fn new(plan: &Plan, sources: &[(TokenSplit, TokenSplit, f64)], tokenizer: Tokenizer) -> Result<Self> {
+    pub fn new(plan: &Plan, train: &[(TokenSplit, f64)], held_out: Vec<TokenSplit>, tokenizer: Tokenizer) -> Result<Self> {
         let mask = tokenizer.token_to_id("[MASK]").context(
             "the tokenizer has no token [MASK] to stand where a word is asked for; learn one with `tokenizer.kind = \"wordpiece\"`",
         )?;
         let seed = plan.recipe.seed;
         let samplers =
-            sources.iter().map(|(train, _, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
+            train.iter().map(|(train, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
         let continues = |id: u32| tokenizer.id_to_token(id).is_some_and(|token| token.starts_with("##"));
         Ok(Self {
             rows: Mixture::new(samplers.collect::<Result<_>>()?, seed)?,
-            held_out: sources.iter().map(|(_, held_out, _)| held_out.clone()).collect(),
+            held_out,
             continues: (0..tokenizer.vocab_size() as u32).map(continues).collect(),
             tokenizer,
             mask,

@@ -4,10 +4,12 @@
 mod adapter;
 mod classify;
 mod distill;
+mod gate;
 mod parse;
 mod preference;
 mod rl;
 mod schema;
+mod shares;
 mod tune;
 
 use std::path::Path;
@@ -20,6 +22,7 @@ pub use adapter::{AdapterKind, AdapterRecipe, Base};
 pub use classify::{ClassifySpec, FeaturesSpec, Pooling, Way};
 pub use danlu_rewards::RewardsSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
+pub use gate::GateSpec;
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
 pub use tune::{Part, TuneSpec};
@@ -70,6 +73,8 @@ pub struct Recipe {
     pub budget: Budget,
     pub checkpoint: CheckpointSpec,
     pub eval: EvalSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub gate: GateSpec,
     pub sample: SampleSpec,
 }
 
@@ -92,6 +97,18 @@ pub struct DataSpec {
     pub sources: Vec<String>,
     /// How often each source's documents are seen, relative to the others'. Empty: all alike.
     pub weights: Vec<f64>,
+    /// Sources with sizes n have shares of the rows like n^(1/temperature), times their weights (Raffel 2020): 1 is by size, larger is more even.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub temperature: f64,
+    /// What the model knew before, read again among the sources so that it does not forget it; never measured on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replay: Vec<String>,
+    /// The share of the rows that are of `replay`.
+    #[schemars(range(min = 0.001, max = 0.9))]
+    pub replay_share: f64,
+    /// The day that chat templates are told, such as "2026-11-24". Automatic: the day the run begins, where a template asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// The share of documents kept out of training to measure with, chosen by their hash.
     #[schemars(range(min = 0.0005, max = 0.5))]
     pub held_out: f64,
@@ -425,6 +442,7 @@ impl Default for Recipe {
             budget: Budget::default(),
             checkpoint: CheckpointSpec::default(),
             eval: EvalSpec::default(),
+            gate: GateSpec::default(),
             sample: SampleSpec::default(),
         }
     }
@@ -432,7 +450,15 @@ impl Default for Recipe {
 
 impl Default for DataSpec {
     fn default() -> Self {
-        DataSpec { sources: vec!["wiki-leads".into()], weights: vec![], held_out: 0.02 }
+        DataSpec {
+            sources: vec!["wiki-leads".into()],
+            weights: vec![],
+            temperature: 1.0,
+            replay: vec![],
+            replay_share: 0.1,
+            date: None,
+            held_out: 0.02,
+        }
     }
 }
 

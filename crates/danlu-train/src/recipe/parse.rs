@@ -169,6 +169,9 @@ fn relations(recipe: &Recipe) -> Result<()> {
     }
     recipe.classify.validate()?;
     recipe.features.validate()?;
+    for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
+        super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
+    }
     let model = &recipe.model;
     recipe.adapter.validate()?;
     recipe.tune.validate()?;

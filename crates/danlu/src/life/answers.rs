@@ -91,7 +91,7 @@ pub fn of(
 /// What stands before the last answer, in which earlier answers are no longer learned.
 fn question(talk: &Conversation) -> Option<Conversation> {
     let last = talk.messages.iter().rposition(|message| message.role == Role::Assistant)?;
-    let mut before = Conversation { messages: talk.messages[..last].to_vec(), tools: talk.tools.clone() };
+    let mut before = Conversation { messages: talk.messages[..last].to_vec(), ..talk.clone() };
     before.messages.iter_mut().filter(|message| message.role == Role::Assistant).for_each(|message| message.train = false);
     (last > 0).then_some(before)
 }

@@ -7,6 +7,7 @@ pub mod compare;
 pub mod corpora;
 pub mod curves;
 pub mod export;
+pub mod gate;
 pub mod import;
 pub mod kinds;
 pub mod labels;

@@ -16,7 +16,7 @@ use super::corpora::{Wanted, corpus};
 /// Text that a tokenizer learns from; more changes the result little and takes longer.
 const TOKENIZER_SAMPLE: u64 = 48 << 20;
 
-/// The corpora of a recipe's sources, in their order.
+/// The corpora of a recipe's sources, in their order, then those that are read again.
 ///
 /// # Errors
 /// When a source cannot be found, fetched or read.
@@ -30,7 +30,7 @@ pub fn corpora(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Res
         data.sources.len()
     );
     let one = |source: &String| corpus(home, &Wanted { source, held_out: data.held_out, seed: recipe.seed }, progress);
-    data.sources.iter().map(one).collect()
+    data.sources.iter().chain(&data.replay).map(one).collect()
 }
 
 /// The tokenizer that a recipe asks for: the one it names, or one trained on its corpora and kept for the next run that asks for the same.

@@ -64,7 +64,7 @@ impl Kind for Masked {
     }
 
     fn objective(&self) -> Result<MaskedLm> {
-        MaskedLm::new(&self.plan, &self.corpora.sources(&self.plan)?, self.corpora.tokenizer.clone())
+        MaskedLm::new(&self.plan, &self.corpora.train(&self.plan), self.corpora.held_out()?, self.corpora.tokenizer.clone())
     }
 
     fn fresh(&self, device: &Device) -> Result<Bert> {

@@ -80,7 +80,7 @@ pub struct Curve {
 }
 
 /// One body of data of a run, as the run's folder and the model's lineage record it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRecord {
     pub name: String,
     pub manifest_hash: String,
@@ -157,6 +157,8 @@ impl Prepared {
     /// When data cannot be had or the recipe does not fit it.
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
         let recipe = super::prepare::with_folders(home, recipe)?;
+        // What cannot be measured at the end is better known before the first step.
+        super::gate::sets(home, &recipe, progress)?;
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
             ObjectiveKind::MaskedLm => Prepared::Masked(Box::new(Masked::new(home, &recipe, run, progress)?)),

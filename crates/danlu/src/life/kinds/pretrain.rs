@@ -20,6 +20,8 @@ pub struct Corpora {
     corpora: Vec<Corpus>,
     pub tokenizer: Tokenizer,
     sets: Vec<TokenSet>,
+    /// How many of them are the recipe's sources; the others are read again.
+    sources: usize,
 }
 
 impl Corpora {
@@ -32,25 +34,45 @@ impl Corpora {
             None => prepare::tokenizer(home, recipe, &corpora, progress)?,
         };
         let sets = prepare::tokens(&corpora, &tokenizer, progress)?;
-        Ok(Self { corpora, tokenizer, sets })
+        Ok(Self::of(recipe, corpora, tokenizer, sets))
+    }
+
+    fn of(recipe: &Recipe, corpora: Vec<Corpus>, tokenizer: Tokenizer, sets: Vec<TokenSet>) -> Self {
+        let sources = recipe.data.sources.len().min(sets.len());
+        Self { corpora, tokenizer, sets, sources }
     }
 
     pub fn facts(&self) -> Facts {
-        let train_tokens = self.sets.iter().map(|set| set.train.len()).sum();
+        let train_tokens = self.own().iter().map(|set| set.train.len()).sum();
         Facts { vocabulary: self.tokenizer.vocab_size(), train_tokens, gemm_rate: danlu_ops::gemm_rate() }
     }
 
-    /// The training and held-out splits of each corpus with its share of the rows: its tokens, times its weight.
+    /// The share of the rows that each corpus has; those read again come last.
+    fn shares(&self, plan: &Plan) -> Vec<f64> {
+        let tokens: Vec<u64> = self.sets.iter().map(|set| set.train.len()).collect();
+        let (sources, replay) = tokens.split_at(self.sources);
+        plan.recipe.data.shares(sources, replay)
+    }
+
+    /// What is learned from and measured on: corpora that are only read again are neither.
+    fn own(&self) -> &[TokenSet] {
+        &self.sets[..self.sources]
+    }
+
+    /// The training splits with their shares of the rows.
+    pub fn train(&self, plan: &Plan) -> Vec<(TokenSplit, f64)> {
+        self.sets.iter().zip(self.shares(plan)).map(|(set, share)| (set.train.clone(), share)).collect()
+    }
+
+    /// What is measured on.
     ///
     /// # Errors
-    /// When nothing is held out.
-    pub fn sources(&self, plan: &Plan) -> Result<Vec<(TokenSplit, TokenSplit, f64)>> {
-        if self.sets.iter().all(|set| set.held_out.is_empty()) {
+    /// When there is nothing.
+    pub fn held_out(&self) -> Result<Vec<TokenSplit>> {
+        if self.own().iter().all(|set| set.held_out.is_empty()) {
             bail!("no document is held out to measure with; raise `data.held_out` or add more documents");
         }
-        let one =
-            |(i, set): (usize, &TokenSet)| (set.train.clone(), set.held_out.clone(), weight(plan, i) * set.train.len() as f64);
-        Ok(self.sets.iter().enumerate().map(one).collect())
+        Ok(self.own().iter().map(|set| set.held_out.clone()).collect())
     }
 
     /// Held-out tokens on which the exported model is compared.
@@ -58,7 +80,7 @@ impl Corpora {
     /// # Errors
     /// When there are none.
     pub fn probe(&self) -> Result<Vec<u32>> {
-        let set = self.sets.iter().find(|set| !set.held_out.is_empty());
+        let set = self.own().iter().find(|set| !set.held_out.is_empty());
         set.context("there is no held-out text to compare logits on")?.held_out.document(0)
     }
 
@@ -70,15 +92,11 @@ impl Corpora {
 
     pub fn identity(&self, plan: &Plan) -> String {
         let mut text = self.tokenizer.hash().to_string();
-        for (i, corpus) in self.corpora.iter().enumerate() {
-            text.push_str(&format!(" {} {}", corpus.manifest.hash, weight(plan, i)));
+        for (corpus, share) in self.corpora.iter().zip(self.shares(plan)) {
+            text.push_str(&format!(" {} {share}", corpus.manifest.hash));
         }
         danlu_files::hash_bytes(text.as_bytes())
     }
-}
-
-fn weight(plan: &Plan, i: usize) -> f64 {
-    plan.recipe.data.weights.get(i).copied().unwrap_or(1.0)
 }
 
 /// Next-token prediction on documents, from initial weights or going on from a model.
@@ -92,9 +110,7 @@ impl Pretrain {
     /// # Errors
     /// As the steps'.
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
-        let text = Corpora::new(home, recipe, run, progress)?;
-        let (plan, config) = auto::resolve(recipe, &text.facts())?;
-        Ok(Self { text, config, plan })
+        Self::on(recipe, Corpora::new(home, recipe, run, progress)?)
     }
 
     /// Fills in what the recipe leaves open, for this data and this machine.
@@ -102,7 +118,10 @@ impl Pretrain {
     /// # Errors
     /// When the recipe does not fit the data.
     pub fn planned(recipe: &Recipe, corpora: Vec<Corpus>, tokenizer: Tokenizer, sets: Vec<TokenSet>) -> Result<Self> {
-        let text = Corpora { corpora, tokenizer, sets };
+        Self::on(recipe, Corpora::of(recipe, corpora, tokenizer, sets))
+    }
+
+    fn on(recipe: &Recipe, text: Corpora) -> Result<Self> {
         let (plan, config) = auto::resolve(recipe, &text.facts())?;
         Ok(Self { text, config, plan })
     }
@@ -122,7 +141,7 @@ impl Kind for Pretrain {
     }
 
     fn objective(&self) -> Result<CausalLm> {
-        CausalLm::new(&self.plan, &self.text.sources(&self.plan)?, self.text.tokenizer.clone())
+        CausalLm::new(&self.plan, &self.text.train(&self.plan), self.text.held_out()?, self.text.tokenizer.clone())
     }
 
     fn fresh(&self, device: &Device) -> Result<Decoder> {
@@ -143,7 +162,7 @@ impl Kind for Pretrain {
 
     /// The loss in bits per byte, by the tokens of a byte of training text.
     fn curve(&self) -> Curve {
-        let (tokens, bytes) = self.text.sets.iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
+        let (tokens, bytes) = self.text.own().iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
         Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
     }
 
