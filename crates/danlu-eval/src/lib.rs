@@ -8,6 +8,7 @@
 pub mod answers;
 mod bootstrap;
 mod calibration;
+mod labels;
 mod measure;
 mod scores;
 mod sets;
@@ -16,6 +17,7 @@ mod windows;
 
 pub use bootstrap::{interval, paired_interval, ratio};
 pub use calibration::{brier, calibration_error};
+pub use labels::{Confusion, correlation};
 pub use measure::{Document, bits_per_byte, document_bits, measure};
 pub use scores::{Change, Scores};
 pub use sets::{EvalSet, Items, Metric, Subject, answer_bits};

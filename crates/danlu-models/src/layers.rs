@@ -143,7 +143,7 @@ impl LayerNorm {
 
 /// A parameter with a shape and no values yet, so that building a model allocates nothing: [`crate::names::fill`] gives the values,
 /// drawn or read from a file.
-fn placeholder<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn placeholder<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::uninitialized(
         ParamId::new(),
         move |device: &Device, track| {

@@ -9,6 +9,7 @@ use danlu_ops::optim::{AdamW, Muon, adamw_step, muon_step};
 
 use crate::checkpoint::NamedTensor;
 use crate::gradients::Gradients;
+use crate::objectives::classify::is_new;
 use crate::recipe::{OptimizerKind, OptimizerSpec};
 
 /// Newton–Schulz iterations of Muon.
@@ -29,8 +30,10 @@ impl Role {
     fn of(name: &str, shape: &[usize]) -> Role {
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
         match shape {
-            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight", "prompt_embeddings"]) => Role::Embedding,
-            [_, _] if ends(&["lm_head.weight"]) => Role::Head,
+            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight", "_embeddings.weight", "prompt_embeddings"]) => {
+                Role::Embedding
+            }
+            [_, _] if ends(&["lm_head.weight"]) || is_new(name) => Role::Head,
             [_, _] => Role::Hidden,
             _ => Role::Vector,
         }

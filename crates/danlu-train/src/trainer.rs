@@ -121,7 +121,8 @@ impl<'a, O: Objective> Session<'a, O> {
         let start = Instant::now();
         let recipe = &run.plan.recipe;
         let parameters = names_and_shapes(&model);
-        let factors = tune::rate_factors(&parameters, recipe.tune.rate_decay);
+        let mut factors = tune::rate_factors(&parameters, recipe.tune.rate_decay);
+        factors.iter_mut().zip(&parameters).for_each(|(factor, (name, _))| *factor *= run.objective.rate_factor(name));
         let mut optimizer = Optimizer::new(&recipe.optimizer, &model).with_rate_factors(factors);
         let all = || parameters.into_iter().map(|(name, _)| name);
         let kept: HashSet<String> = if recipe.freezes() { trained(&model).into_iter().collect() } else { all().collect() };

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Entry, Place, Shape, archive, client, find, help, read};
+use super::{Entry, Place, Shape, archive, client, find, help, labelled, read};
 use crate::Progress;
 use crate::prompts::arithmetic;
 use crate::source::Source;
@@ -172,10 +172,12 @@ fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
             write(json!({ "group": page, "messages": messages }))?;
         }
     } else {
-        archive::visit(package, &entry.files, &mut |name, contents| {
-            read::documents(&entry.shape, name, &mut BufReader::new(contents), &mut |text| {
+        archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
+            Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
+            Shape::TaggedWords => labelled::tagged(contents, &mut write),
+            shape => read::documents(shape, name, &mut BufReader::new(contents), &mut |text| {
                 if text.trim().is_empty() { Ok(()) } else { write(json!({ "text": text })) }
-            })
+            }),
         })?;
     }
     out.finish()?.flush()?;

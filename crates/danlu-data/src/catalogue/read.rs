@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::Shape;
 use super::help::Page;
+use crate::labelled::spaced;
 
 /// The largest dictionary text that is read.
 const MAX_DICTIONARY: u64 = 1 << 30;
@@ -32,7 +33,12 @@ pub(super) fn documents(
     document: &mut dyn FnMut(String) -> Result<()>,
 ) -> Result<()> {
     match shape {
-        Shape::Files | Shape::Crates | Shape::Questions | Shape::Arithmetic { .. } => Ok(()),
+        Shape::Files
+        | Shape::Crates
+        | Shape::Questions
+        | Shape::Arithmetic { .. }
+        | Shape::LabelledLines { .. }
+        | Shape::TaggedWords => Ok(()),
         Shape::Help => document(page(name, file)?.text()),
         Shape::Records { fields } => records(file, &mut |record| document(join_fields(&record, fields))),
         Shape::Conversations { messages, text } => records(file, &mut |record| {
@@ -54,6 +60,13 @@ pub(super) fn documents(
             let mut text = String::new();
             file.read_to_string(&mut text)?;
             document(text.lines().map(untag).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"))
+        }
+        Shape::TaggedLines => {
+            for line in BufReader::new(file).split(b'\n') {
+                let line = line?;
+                document(untag(&String::from_utf8_lossy(&line)))?;
+            }
+            Ok(())
         }
         Shape::Dictionary => dictionary(file, document),
     }
@@ -152,7 +165,7 @@ fn untag(line: &str) -> String {
         };
         let opens = token.starts_with("``") || matches!(&*word, "(" | "[" | "{");
         let closes = token.starts_with("''") || matches!(&*word, "," | "." | ";" | ":" | "?" | "!" | ")" | "]" | "}");
-        if !glue && !closes {
+        if !glue && !closes && spaced(text.chars().next_back(), word.chars().next()) {
             text.push(' ');
         }
         text.push_str(&word);
@@ -210,6 +223,11 @@ mod tests {
         check(&Shape::Lines, "一\n\n 二 \n".as_bytes(), &["一", "二"]);
         let tagged = b"\n\tThe/at jury/nn said/vbd ``/`` no/at evidence/nn ''/'' (/( or/cc 1\\/2/cd )/) ./.\n\nSo/rb ?/.\n";
         check(&Shape::Tagged, tagged, &["The jury said \"no evidence\" (or 1\\/2).\nSo?"]);
+        check(
+            &Shape::TaggedLines,
+            "江/nr 泽民/nr  １２月/t on/in time/nn ./.\n\nb/x\n".as_bytes(),
+            &["江泽民１２月on time.", "", "b"],
+        );
         let entry = |word: &str| format!("{word} n.\n   {}\n\n", "a meaning ".repeat(300));
         let text = ["Abacus", "Abbey", "Abbot"].map(entry).concat();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -20,4 +20,5 @@ pub use mix::PackedMixture;
 pub use pack::{Packed, append};
 pub use read::{Records, read, read_with};
 pub use split::held_out;
+pub(crate) use split::held_out_lots;
 pub use template::{CHATML, Template};

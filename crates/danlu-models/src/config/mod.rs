@@ -1,10 +1,15 @@
 //! Configurations of decoders: the `config.json` of `transformers`, read strictly and written so that both its fourth and its
 //! fifth generation read it.
 
+mod bert;
+mod head;
 mod json;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+
+pub use bert::BertConfig;
+pub use head::{HeadConfig, Pooling, Task};
 
 /// Which decoder, and its shape. Serialized as the `config.json` of `transformers`: `model_type` says the variant.
 ///

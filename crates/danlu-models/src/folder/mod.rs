@@ -1,6 +1,7 @@
 //! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
 //! `generation_config.json`.
 
+mod heads;
 pub(crate) mod read;
 mod reward;
 mod write;
@@ -14,6 +15,7 @@ use serde_json::json;
 use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
+pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
 pub use reward::{load_reward, save_reward};
 pub use write::{Precision, SaveOptions};
 
@@ -101,10 +103,13 @@ pub fn load_config(dir: &Path) -> Result<DecoderConfig> {
         }
         return Ok(config);
     }
+    DecoderConfig::try_from(read_config(dir)?).with_context(|| format!("in {}", dir.join("config.json").display()))
+}
+
+fn read_config(dir: &Path) -> Result<serde_json::Value> {
     let path = dir.join("config.json");
     let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    DecoderConfig::try_from(value).with_context(|| format!("in {}", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
 }
 
 /// BLAKE3 of the files of weights in `dir`, with those of its base when it holds an adapter, for telling whether they have changed.

@@ -5,14 +5,13 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn::module::Module;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
 use super::{shape_in_file, transpose, write_json};
-use burn::module::Module;
-
 use crate::{gpt2, names};
 
 /// How weights are written.

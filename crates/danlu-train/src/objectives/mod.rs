@@ -1,7 +1,9 @@
 //! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
 
 mod causal_lm;
+pub mod classify;
 mod distill;
+mod masked_lm;
 pub mod preference;
 mod reward;
 pub mod rl;
@@ -13,7 +15,9 @@ use burn::tensor::Tensor;
 use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
+pub use classify::Classify;
 pub use distill::Distill;
+pub use masked_lm::MaskedLm;
 pub use preference::Preference;
 pub use reward::Reward;
 pub use rl::{ActorCritic, Grouped, Ppo};
@@ -82,6 +86,11 @@ pub trait Objective: Sync {
 
     /// The mean loss over the targets.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch) -> Loss;
+
+    /// What the learning rate of a parameter is multiplied by: more than one for what starts from nothing in a model that knows something.
+    fn rate_factor(&self, _name: &str) -> f64 {
+        1.0
+    }
 
     /// Whether some tokens of every row are meant to carry no loss (prompts, padding); then a row in which all carry it is an error.
     fn masks(&self) -> bool {

@@ -2,6 +2,7 @@
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
 mod adapter;
+mod classify;
 mod distill;
 mod gate;
 mod parse;
@@ -18,6 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use adapter::{AdapterKind, AdapterRecipe, Base};
+pub use classify::{ClassifySpec, FeaturesSpec, Pooling, Way};
 pub use danlu_rewards::RewardsSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use gate::GateSpec;
@@ -56,6 +58,10 @@ pub struct Recipe {
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub classify: ClassifySpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub features: FeaturesSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -172,7 +178,7 @@ pub struct ModelSpec {
     pub tied: Option<bool>,
 }
 
-/// A decoder architecture.
+/// An architecture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelKind {
@@ -183,6 +189,8 @@ pub enum ModelKind {
     Qwen3,
     /// Learned positions, LayerNorm, GELU (Radford 2019).
     Gpt2,
+    /// An encoder, in which every token sees its whole text (Devlin 2018).
+    Bert,
 }
 
 /// What the loss is.
@@ -200,8 +208,16 @@ pub enum ObjectiveKind {
     /// Predict the next token of every document.
     #[default]
     CausalLm,
+    /// Say which words stood where some were taken away, from both sides (Devlin 2018).
+    MaskedLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
     Sft,
+    /// Say which of several labels each text has.
+    Classify,
+    /// Say a number for each text.
+    Regression,
+    /// Say a tag for each word of a text.
+    TokenClassify,
     /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
     Preference,
     /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
@@ -416,6 +432,8 @@ impl Default for Recipe {
             tune: TuneSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
+            classify: ClassifySpec::default(),
+            features: FeaturesSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),

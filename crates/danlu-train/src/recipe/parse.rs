@@ -167,6 +167,8 @@ fn relations(recipe: &Recipe) -> Result<()> {
     for task in &recipe.eval.tasks {
         ensure!(task == "bits-per-byte", "`eval.tasks` has {task:?}; there is \"bits-per-byte\"");
     }
+    recipe.classify.validate()?;
+    recipe.features.validate()?;
     for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
         super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
     }
@@ -189,9 +191,13 @@ fn relations(recipe: &Recipe) -> Result<()> {
     if let (Some(heads), Some(kv)) = (model.heads, model.kv_heads) {
         ensure!(heads % kv == 0, "`model.heads` ({heads}) must be a multiple of `model.kv_heads` ({kv})");
     }
-    if model.kind == ModelKind::Gpt2 {
-        ensure!(model.kv_heads.is_none() || model.kv_heads == model.heads, "`model.kv_heads`: gpt2 has as many as `model.heads`");
-        ensure!(model.head_dim.is_none(), "`model.head_dim`: gpt2 divides `model.hidden` by `model.heads`");
+    if matches!(model.kind, ModelKind::Gpt2 | ModelKind::Bert) {
+        let kind = if model.kind == ModelKind::Bert { "bert" } else { "gpt2" };
+        ensure!(
+            model.kv_heads.is_none() || model.kv_heads == model.heads,
+            "`model.kv_heads`: {kind} has as many as `model.heads`"
+        );
+        ensure!(model.head_dim.is_none(), "`model.head_dim`: {kind} divides `model.hidden` by `model.heads`");
         if let (Some(hidden), Some(heads)) = (model.hidden, model.heads) {
             ensure!(hidden % heads == 0, "`model.hidden` ({hidden}) must be a multiple of `model.heads` ({heads})");
         }

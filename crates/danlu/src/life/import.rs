@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
+use danlu_data::labelled::Frame;
 use danlu_data::source::Source;
 use danlu_data::tokenizer::{Tokenizer, ggml};
 use danlu_data::{Progress, catalogue};
 use danlu_models::gguf::{Gguf, Value};
-use danlu_models::{Batch, Decoder, adapter, folder, gguf};
+use danlu_models::{BackboneConfig, Batch, Decoder, Texts, adapter, folder, gguf};
 use danlu_registry::{Level, Lineage, ModelId, Origin, Registry};
 use serde_json::json;
 
@@ -104,8 +105,14 @@ fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<M
         ..Lineage::default()
     };
     if path.is_dir() {
-        let parameters = folder::load_config(path)?.parameters();
-        return registry.register(name, path, lineage(origin, vec![("parameters", json!(parameters))]), |copy| check(copy, None));
+        let config = folder::load_backbone_config(path)?;
+        let parameters = match &config {
+            BackboneConfig::Decoder(config) => config.parameters(),
+            BackboneConfig::Bert(config) => config.parameters(),
+        };
+        let whole = matches!(config, BackboneConfig::Decoder(_)) && folder::load_head_config(path)?.is_none();
+        let check = |copy: &Path| if whole { check(copy, None) } else { check_states(copy) };
+        return registry.register(name, path, lineage(origin, vec![("parameters", json!(parameters))]), check);
     }
     ensure!(path.is_file(), "there is no {}", path.display());
     ensure!(is_gguf(path), "{} is neither a folder with config.json nor a .gguf file", path.display());
@@ -126,6 +133,26 @@ fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<M
     let registered = registry.register(name, &stage, lineage(origin, facts), |copy| check(copy, Some(&decoder)));
     std::fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
     registered
+}
+
+/// Loads the copy of an encoder or a classifier and runs it on a sentence: what it gives must be numbers.
+fn check_states(copy: &Path) -> Result<()> {
+    let (tokenizer, device) = (Tokenizer::load(copy)?, Device::flex());
+    let config = folder::load_backbone_config(copy)?;
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size(),
+        "its tokenizer has {} tokens and its model only {}",
+        tokenizer.vocab_size(),
+        config.vocab_size()
+    );
+    let text = Frame::new(tokenizer, config.context())?.encode(PROBE, None)?;
+    let texts = Texts::new([(&text.ids[..], &text.kinds[..])]);
+    let found = match folder::load_head_config(copy)? {
+        Some(_) => folder::load_classifier(copy, &device)?.0.logits(&texts, None, false),
+        None => folder::load_backbone(copy, &device)?.0.hidden(&texts, false),
+    };
+    ensure!(found.into_data().iter::<f32>().all(f32::is_finite), "its weights give states that are not numbers");
+    Ok(())
 }
 
 /// Loads the copy and runs it on a sentence: its logits must be numbers, and those of `expected` when there is one.

@@ -3,11 +3,13 @@
 
 pub mod adapters;
 mod answers;
+pub mod compare;
 pub mod corpora;
 pub mod curves;
 pub mod export;
 pub mod gate;
 pub mod import;
 pub mod kinds;
+pub mod labels;
 pub mod prepare;
 pub mod run;

@@ -48,6 +48,8 @@ pub struct Done {
     pub gate: Option<GateRecord>,
     pub sample: Option<(String, String)>,
     pub comparison: String,
+    /// The command that tries the model; empty without one.
+    pub usage: String,
 }
 
 pub fn folder(home: &Path, name: &str) -> PathBuf {
@@ -167,6 +169,7 @@ fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
         gate: None,
         sample: state.sample,
         comparison: String::new(),
+        usage: String::new(),
     };
     if !done.summary.finished {
         return Ok(done);
@@ -179,6 +182,7 @@ fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     write_record(home, name, &record)?;
     calibrate(home, name, plan.model.parameters, done.summary.gemm_share)?;
     done.picture = Some(draw(&dir, &id, &done, &state.headline)?);
+    done.usage = kind.usage(&id);
     done.model = Some(id);
     done.comparison = compare(
         &planned,

@@ -200,7 +200,12 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 fn registered(registry: &Registry, id: &ModelId) -> Outcome {
     let wanted = ModelRef { name: id.name.clone(), version: Some(id.version) };
     let parameters = parameters(&registry.show(&wanted)?).map_or("–".into(), human::count);
-    println!("{id} is registered ({parameters} parameters); try it with `danlu generate {id} --prompt \"Hello\"`");
+    let folder = registry.folder(id);
+    let use_it = match danlu_models::folder::load_backbone_config(&folder) {
+        Ok(danlu_models::BackboneConfig::Bert(_)) => format!("start a classifier from it with `--set model.from={id}`"),
+        _ => format!("try it with `danlu generate {id} --prompt \"Hello\"`"),
+    };
+    println!("{id} is registered ({parameters} parameters); {use_it}");
     Ok(())
 }
 

@@ -123,10 +123,8 @@ pub fn report(done: &run::Done) {
         Some(gate) if !gate.passed => {
             println!("{name} is kept as a candidate, since it did not pass its gate:");
             gate.reasons.iter().for_each(|reason| println!("  {reason}"));
-            println!(
-                "try it with: danlu generate {model} --interactive; make it current all the same with: danlu models promote {model}"
-            );
+            println!("try it with: {}; make it current all the same with: danlu models promote {model}", done.usage);
         }
-        _ => println!("{name} is registered; try it with: danlu generate {model} --interactive"),
+        _ => println!("{name} is registered; try it with: {}", done.usage),
     }
 }

@@ -1,6 +1,8 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
+mod classify;
 mod distill;
+mod masked;
 mod preference;
 mod pretrain;
 mod reward;
@@ -18,7 +20,9 @@ use danlu_train::recipe::{DistillOn, ObjectiveKind};
 use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
+pub use classify::{FEATURES, Labeller};
 pub use distill::Distill;
+pub use masked::Masked;
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
 pub use reward::Judge;
@@ -55,6 +59,11 @@ pub trait Kind {
     /// Which number of the training steps stands beside the held-out measure.
     fn curve(&self) -> Curve;
 
+    /// The command that tries the model.
+    fn usage(&self, id: &ModelId) -> String {
+        format!("danlu generate {id} --interactive")
+    }
+
     /// Writes the trained model, reads it back, compares, and registers it.
     ///
     /// # Errors
@@ -80,7 +89,9 @@ pub struct DataRecord {
 /// Any kind.
 pub enum Prepared {
     Pretrain(Box<Pretrain>),
+    Masked(Box<Masked>),
     Tune(Box<Tune>),
+    Label(Box<Labeller>),
     Prefer(Box<Prefer>),
     Judge(Box<Judge>),
     DistillText(Box<Distill<Pretrain>>),
@@ -97,7 +108,15 @@ macro_rules! each {
                 let $kind = &**boxed;
                 $body
             }
+            $crate::life::kinds::Prepared::Masked(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
             $crate::life::kinds::Prepared::Tune(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Label(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -142,7 +161,11 @@ impl Prepared {
         super::gate::sets(home, &recipe, progress)?;
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
+            ObjectiveKind::MaskedLm => Prepared::Masked(Box::new(Masked::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
+            ObjectiveKind::Classify | ObjectiveKind::Regression | ObjectiveKind::TokenClassify => {
+                Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
+            }
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {
