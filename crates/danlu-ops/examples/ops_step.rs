@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Gradients, Tensor};
 use danlu_ops::optim::{AdamW, adamw_step, global_norm, square_sum};
-use danlu_ops::{Heads, Ids, Rope, Segments, profile};
+use danlu_ops::{Heads, Ids, Rope, Segments, profile, read_scalars};
 
 struct Shape {
     llama: bool,

@@ -12,6 +12,7 @@ mod attention_paged;
 mod bridge;
 mod buffer;
 mod device;
+mod distill;
 mod embedding;
 mod gelu;
 mod gelu_exact;
@@ -46,6 +47,7 @@ pub use buffer::pool_bytes;
 pub use device::{
     Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
 };
+pub use distill::{Distillation, Distilled, Divergence, linear_distill};
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use gelu_exact::gelu_exact;

@@ -1,6 +1,6 @@
 use clap::{Parser, Subcommand};
 
-use crate::verbs::{data, doctor, eval, generate, models, plan, reference, tokenizer, train, up};
+use crate::verbs::{classify, compare, data, doctor, eval, generate, models, plan, reference, sample, tokenizer, train, up};
 
 const AFTER: &str = "\
 Start with:
@@ -43,7 +43,10 @@ pub enum Verb {
     Train(train::Args),
     Eval(eval::Args),
     Models(models::Args),
+    Compare(compare::Args),
+    Classify(classify::Args),
     Generate(generate::Args),
+    Sample(sample::Args),
     Doctor(doctor::Args),
     Help(reference::Args),
 }

@@ -21,12 +21,14 @@ pub fn choose(asked: Option<&str>) -> Result<()> {
 /// # Errors
 /// When it does not compute in them.
 pub fn set_precision(kind: PrecisionKind) -> Result<()> {
-    let has = has_bf16(&danlu_ops::device());
     ensure!(
-        has || kind != PrecisionKind::Bf16,
+        kind == PrecisionKind::F32 || has_bf16(&danlu_ops::device()),
         "`precision = \"bf16\"` needs a graphics card that computes in it; the chosen device computes in 32-bit floats \
-         (`danlu doctor` says what is there). Leave `precision` at \"auto\", or choose a device with --device"
+         (`danlu doctor` says what is there). Leave `precision` out, or choose a device with --device"
     );
-    set(if has && kind != PrecisionKind::F32 { Precision::Bf16 } else { Precision::F32 });
+    set(match kind {
+        PrecisionKind::F32 => Precision::F32,
+        PrecisionKind::Bf16 => Precision::Bf16,
+    });
     Ok(())
 }

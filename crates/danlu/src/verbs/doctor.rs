@@ -3,13 +3,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use danlu_train::recipe::PrecisionKind;
 use serde::Serialize;
 use sysinfo::{Disks, System};
 
 use super::Context;
 use crate::exit::Outcome;
-use crate::life::device;
 use crate::{human, views};
 
 /// Look at this machine: what it can do, what is there, and what is missing.
@@ -34,7 +32,6 @@ const LITTLE_MEMORY: u64 = 2_000_000_000;
 const LITTLE_DISK: u64 = 2_000_000_000;
 
 pub fn run(context: &Context, args: Args) -> Outcome {
-    device::set_precision(PrecisionKind::Auto)?;
     let findings = examine(&context.home);
     if args.json {
         return views::print_json(&findings);
@@ -74,7 +71,7 @@ fn where_models_compute() -> Finding {
     let (chosen, found) = (danlu_ops::device(), danlu_ops::accelerators());
     let is = match found.iter().find(|accelerator| accelerator.device == chosen) {
         None => "the CPU".to_string(),
-        Some(a) => format!("{}, {} ({})", a.name, a.part, if a.bf16() { "bf16" } else { "f32" }),
+        Some(a) => format!("{}, {} ({})", a.name, a.part, if a.bf16() { "f32, bf16" } else { "f32" }),
     };
     let others: Vec<String> = found.iter().filter(|a| a.device != chosen).map(|a| format!("{} ({})", a.name, a.part)).collect();
     let built = danlu_ops::built_for();

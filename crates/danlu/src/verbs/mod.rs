@@ -1,5 +1,7 @@
 //! One file for each verb: its arguments, and what it does with the crates below.
 
+pub mod classify;
+pub mod compare;
 pub mod data;
 pub mod doctor;
 pub mod eval;
@@ -7,6 +9,7 @@ pub mod generate;
 pub mod models;
 pub mod plan;
 pub mod reference;
+pub mod sample;
 pub mod tokenizer;
 pub mod train;
 pub mod up;
@@ -37,7 +40,10 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Train(args) => train::run(&context, args),
         Verb::Eval(args) => eval::run(&context, args),
         Verb::Models(args) => models::run(&context, args),
+        Verb::Compare(args) => compare::run(&context, args),
+        Verb::Classify(args) => classify::run(&context, args),
         Verb::Generate(args) => generate::run(&context, args),
+        Verb::Sample(args) => sample::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Help(args) => reference::run(args),
     }

@@ -12,7 +12,7 @@ use super::plan::describe;
 use super::{Context, train};
 use crate::exit::{Outcome, bad_input, does_not_fit};
 use crate::life::kinds::{Prepared, Pretrain};
-use crate::life::{corpora, device, prepare, run};
+use crate::life::{corpora, prepare, run};
 use crate::views::progress::Lines;
 use crate::views::run::Kind;
 use crate::{human, interrupt, views};
@@ -52,7 +52,6 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     }
     interrupt::install()?;
     let mut recipe = Recipe::from_toml(RECIPE, "recipes/up.toml", &[])?;
-    device::set_precision(recipe.precision)?;
     stage(1, "text");
     let corpus = text(context, &args.data, &recipe)?;
     let began = Instant::now();
