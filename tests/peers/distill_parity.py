@@ -19,7 +19,8 @@ try:
 except ImportError:
     from trl import GKDTrainer
 
-BOUND = 1e-5
+# The reference is in 64 bits; what is compared is what 32 bits leave.
+BOUND = 2e-5
 TOKENS, CHANNELS, TEACHER_CHANNELS, VOCABULARY = 37, 12, 20, 301
 
 
@@ -62,6 +63,7 @@ def main(binary):
             if done.returncode != 0:
                 sys.exit(f"{binary} failed:\n{done.stderr}")
             ours = json.loads(done.stdout)
+            tensors = {name: tensor.double() for name, tensor in tensors.items()}
             leaves = {name: tensors[name].requires_grad_() for name in ("x", "weight")}
             loss, nll, soft = reference(tensors, targets, divergence, temperature, hard)
             loss.backward()

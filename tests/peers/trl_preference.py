@@ -47,11 +47,16 @@ CASES = [
 SCORED = [[5, 6, 7, END], [8, END], [9, 10, 11, 12, 13, END]]
 
 
+def word(token):
+    # Special tokens are found inside of words, so none may be the beginning of another.
+    return {0: "<unk>", END: "<end>", 2: "<pad>", VOCABULARY - 1: "<|endoftext|>"}.get(token, f"t{token}")
+
+
 def tokenizer_of():
-    words = {f"t{i}": i for i in range(VOCABULARY - 1)} | {"<|endoftext|>": VOCABULARY - 1}
-    raw = Tokenizer(models.WordLevel(words, unk_token="t0"))
+    words = {word(token): token for token in range(VOCABULARY)}
+    raw = Tokenizer(models.WordLevel(words, unk_token=word(0)))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=f"t{END}", pad_token="t2", unk_token="t0")
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=word(END), pad_token=word(2), unk_token=word(0))
 
 
 def rows_of(name, rng):
@@ -71,7 +76,7 @@ def rows_of(name, rng):
 
 
 def text(ids):
-    return "".join(f"t{i} " for i in ids)
+    return "".join(f"{word(token)} " for token in ids)
 
 
 def of_trl(name, folder, rows, order, trainer_type, config_type, settings, tokenizer):

@@ -39,6 +39,7 @@ fn weights(decoder: &Decoder) -> BTreeMap<String, Vec<f32>> {
 
 /// Trains in `folder`, and stops after `until` steps when it is given.
 fn run(folder: &Path, (plan, config): &(Plan, DecoderConfig), until: Option<u64>) -> Result<Decoder> {
+    fs::create_dir_all(folder)?;
     let (stop, device, toy) = (AtomicBool::new(false), device(), Toy::new(plan));
     let mut watch = |event: &Event| {
         if let Event::Step(step) = event {

@@ -7,9 +7,7 @@ use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::labelled::{self, Columns, Example, FeatureSpec, Features, Frame, Label, Labels, Lexicon};
 use danlu_data::tokenizer::{Kind as Algorithm, Tokenizer, TrainSpec, train as learn};
-use danlu_models::{
-    AdapterSpec, Backbone, BackboneConfig, Classifier, HeadConfig, LoraSpec, SparseRows, Task, Texts, folder, names,
-};
+use danlu_models::{Backbone, BackboneConfig, Classifier, HeadConfig, SparseRows, Task, Texts, adapter, folder};
 use danlu_registry::ModelId;
 use danlu_train::objectives::classify::{Classify, ClassifyData, ClassifyRow, Rates, Target, is_new};
 use danlu_train::recipe::{AdapterKind, ObjectiveKind, OptimizerKind, Part, Pooling, TokenizerKind, Way};
@@ -310,8 +308,7 @@ fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig, 
     let usual = match recipe.classify.way {
         Way::Scratch => 1e-3 * (256.0 / hidden).sqrt(),
         Way::Linear => recipe.features.rate.max(1e-9),
-        Way::Lora => recipe.adapter.usual_rate().unwrap_or(5e-4),
-        _ => 5e-5 * (768.0 / hidden),
+        _ => recipe.adapter.rate(5e-5 * (768.0 / hidden)),
     };
     let rate = *recipe.optimizer.rate.get_or_insert(usual);
     recipe.optimizer.embedding_rate.get_or_insert(rate);

@@ -108,6 +108,11 @@ impl Kind for Judge {
         Curve { key: "accuracy", scale: 1.0 }
     }
 
+    /// A reward model writes nothing; what it measured is what there is to see.
+    fn usage(&self, id: &ModelId) -> String {
+        format!("danlu models show {id}")
+    }
+
     fn keep(&self, export: &Export, model: &RewardModel, summary: &Summary) -> Result<ModelId> {
         let (tokenizer, template, pad) = (self.encoder.tokenizer(), self.encoder.template(), self.pad()?);
         let probes: Vec<&[u32]> = self.held_out()?.iter().take(PROBES).map(|pair| &pair.chosen.ids[..]).collect();
