@@ -1,6 +1,6 @@
 use clap::{Parser, Subcommand};
 
-use crate::verbs::{data, doctor, eval, generate, models, plan, reference, tokenizer, train, up};
+use crate::verbs::{chat, data, doctor, eval, generate, models, plan, reference, serve, tokenizer, train, up};
 
 const AFTER: &str = "\
 Start with:
@@ -39,6 +39,8 @@ pub enum Verb {
     Eval(eval::Args),
     Models(models::Args),
     Generate(generate::Args),
+    Chat(chat::Args),
+    Serve(serve::Args),
     Doctor(doctor::Args),
     Help(reference::Args),
 }

@@ -1,14 +1,12 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use burn::tensor::Device;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Finish, Generator, Reason, Sampling};
-use danlu_registry::{ModelRef, Registry};
 
-use super::Context;
+use super::{Context, locate};
 use crate::exit::{Exit, Outcome, bad_input};
 use crate::{interrupt, views};
 
@@ -88,15 +86,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 
 /// A registered model, or a folder.
 pub fn open(context: &Context, model: &str) -> Outcome<Generator> {
-    let path = Path::new(model);
-    let folder = if path.is_dir() {
-        path.to_path_buf()
-    } else {
-        let wanted: ModelRef = model.parse().map_err(|e| bad_input(anyhow!("{model} is no folder, and as a name: {e}")))?;
-        let registry = Registry::open(&context.home)?;
-        let id = registry.resolve(&wanted).map_err(bad_input)?;
-        registry.folder(&id)
-    };
+    let folder = locate(context, model)?.folder;
     let (decoder, config) = danlu_models::folder::load(&folder, &Device::flex()).map_err(bad_input)?;
     let tokenizer = Tokenizer::load(&folder).map_err(bad_input)?;
     Ok(Generator::new(decoder, tokenizer).with_config(&config))
@@ -120,6 +110,7 @@ pub fn sampling(args: &SamplingArgs) -> Sampling {
         seed: args.seed.unwrap_or_else(fresh_seed),
         stop: args.stop.clone(),
         max_tokens: args.max_tokens,
+        ..Sampling::default()
     }
 }
 
@@ -144,7 +135,8 @@ pub fn stream(generator: &Generator, prompt: &str, args: &SamplingArgs) -> Resul
     Ok(())
 }
 
-fn speed(finish: &Finish) -> String {
+/// How fast it went, and why it ended.
+pub fn speed(finish: &Finish) -> String {
     let why = match &finish.reason {
         Reason::EndOfText => "the model ended the text",
         Reason::StopString(_) => "a stop string came up",
