@@ -4,7 +4,8 @@
     python tests/peers/trl_preference.py target/release/examples/preference
 
 A small Llama with random weights and random pairs is written; danlu trains it and prints the order of its rows and the loss of every step;
-TRL trains the same weights on the same rows in the same order. Losses of 20 steps must agree within 1e-3 for each loss both have.
+TRL trains the same weights on the same rows in the same order. Losses of 20 steps must agree within 1e-3 for each loss both have. The
+reward model starts from a folder that transformers wrote, and the trained one is read and scores there as here.
 
 Needs torch, transformers, tokenizers, datasets and trl.
 """
@@ -20,8 +21,8 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch.utils.data import SequentialSampler
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -39,14 +40,23 @@ CASES = [
      dict(loss_type="simpo", beta=2.0, simpo_gamma=1.0, cpo_alpha=0.0)),
     ("orpo", ["preference.loss=orpo"], ORPOTrainer, ORPOConfig, dict(beta=0.1)),
     ("kto", ["preference.loss=kto"], KTOTrainer, KTOConfig, dict(loss_type="kto", beta=0.1)),
+    ("reward", ["objective.kind=reward", "preference.center=0.05"], RewardTrainer, RewardConfig,
+     dict(center_rewards_coefficient=0.05)),
 ]
+# What the trained reward model scores: prompts with answers, all of which end.
+SCORED = [[5, 6, 7, END], [8, END], [9, 10, 11, 12, 13, END]]
+
+
+def word(token):
+    # Special tokens are found inside of words, so none may be the beginning of another.
+    return {0: "<unk>", END: "<end>", 2: "<pad>", VOCABULARY - 1: "<|endoftext|>"}.get(token, f"t{token}")
 
 
 def tokenizer_of():
-    words = {f"t{i}": i for i in range(VOCABULARY - 1)} | {"<|endoftext|>": VOCABULARY - 1}
-    raw = Tokenizer(models.WordLevel(words, unk_token="t0"))
+    words = {word(token): token for token in range(VOCABULARY)}
+    raw = Tokenizer(models.WordLevel(words, unk_token=word(0)))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=f"t{END}", pad_token="t2", unk_token="t0")
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=word(END), pad_token=word(2), unk_token=word(0))
 
 
 def rows_of(name, rng):
@@ -66,7 +76,7 @@ def rows_of(name, rng):
 
 
 def text(ids):
-    return "".join(f"t{i} " for i in ids)
+    return "".join(f"{word(token)} " for token in ids)
 
 
 def of_trl(name, folder, rows, order, trainer_type, config_type, settings, tokenizer):
@@ -91,7 +101,8 @@ def of_trl(name, folder, rows, order, trainer_type, config_type, settings, token
             warmup_steps=0, weight_decay=0.0, max_grad_norm=0.0, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8, logging_steps=1,
             report_to=[], save_strategy="no", max_length=64, use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False,
             disable_tqdm=True, disable_dropout=True, **settings)
-        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        kind = LlamaForSequenceClassification if name == "reward" else LlamaForCausalLM
+        model = kind.from_pretrained(folder, dtype=torch.float32)
         trainer = InOrder(model=model, args=config, train_dataset=data, processing_class=tokenizer)
         trainer.train()
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -103,8 +114,9 @@ def main(binary):
     for seed, (name, settings, trainer, config, theirs) in enumerate(CASES):
         rng = random.Random(seed)
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(LlamaConfig(
-            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        kind = LlamaForSequenceClassification if name == "reward" else LlamaForCausalLM
+        model = kind(LlamaConfig(
+            num_labels=1 if name == "reward" else 2, vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
             max_position_embeddings=64, initializer_range=0.1, eos_token_id=END, pad_token_id=2))
         rows = rows_of(name, rng)
         with tempfile.TemporaryDirectory() as folder:
@@ -117,6 +129,15 @@ def main(binary):
             if done.returncode != 0:
                 sys.exit(f"{binary} failed:\n{done.stderr}")
             first, *steps = [json.loads(line) for line in done.stdout.splitlines()]
+            if name == "reward":
+                last = steps.pop()
+                read = LlamaForSequenceClassification.from_pretrained(last["folder"], dtype=torch.float32)
+                longest = max(map(len, SCORED))
+                padded = torch.tensor([ids + [2] * (longest - len(ids)) for ids in SCORED])
+                theirs_scores = read(input_ids=padded, attention_mask=(padded != 2).long()).logits[:, 0].tolist()
+                apart = max(abs(a - b) for a, b in zip(last["scores"], theirs_scores))
+                print(f"reward   the trained model's scores there and here differ by at most {apart:.1e}", flush=True)
+                worst = max(worst, apart)
             ours = [step["loss"] for step in steps]
             reference = of_trl(name, folder, rows, first["order"], trainer, config, theirs, tokenizer)
         assert len(ours) == len(reference) == STEPS, (len(ours), len(reference))

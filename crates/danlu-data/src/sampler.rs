@@ -111,32 +111,29 @@ impl Sampler {
 /// Rows in a block of a [`Mixture`]: shares are multiples of 1/1024.
 pub const BLOCK: u64 = 1024;
 
-/// Rows from several sources in fixed shares.
+/// Which source each row is from, in fixed shares.
 ///
 /// Positions come in blocks of [`BLOCK`]; in each block every source has its share of rows, in an order drawn for the block. So shares
 /// are exact in each block, and the source of a row and its position in that source need no history.
-#[derive(Clone)]
-pub struct Mixture {
-    sources: Vec<Sampler>,
+#[derive(Clone, Debug)]
+pub struct Shares {
     /// For each source the rows of a block that belong to it or to a source before it.
     ends: Vec<u64>,
     seed: u64,
 }
 
-impl Mixture {
-    /// Mixes samplers, which must make batches of the same shape, by their weights.
+impl Shares {
+    /// Shares by weights.
     ///
     /// # Errors
-    /// When there is no source, shapes differ, or a weight is less than 1/1024 of their sum.
-    pub fn new(sources: Vec<(Sampler, f64)>, seed: u64) -> Result<Self> {
-        let Some((first, _)) = sources.first() else { bail!("a mixture needs a source") };
-        let shape = (first.rows, first.row_len);
-        let sum: f64 = sources.iter().map(|(_, weight)| weight).sum();
+    /// When there is no source, or a weight is less than 1/1024 of their sum.
+    pub fn new(weights: &[f64], seed: u64) -> Result<Self> {
+        if weights.is_empty() {
+            bail!("a mixture needs a source");
+        }
+        let sum: f64 = weights.iter().sum();
         let mut exact = Vec::new();
-        for (i, (sampler, weight)) in sources.iter().enumerate() {
-            if (sampler.rows, sampler.row_len) != shape {
-                bail!("source {i} of the mixture makes batches of another shape than the first");
-            }
+        for (i, weight) in weights.iter().enumerate() {
             let share = weight / sum * BLOCK as f64;
             if !weight.is_finite() || *weight <= 0.0 || share.is_nan() || share < 1.0 {
                 bail!("source {i} of the mixture has the weight {weight} in a sum of {sum}; it must be at least 1/{BLOCK} of it");
@@ -150,7 +147,7 @@ impl Mixture {
         let left = BLOCK.saturating_sub(shares.iter().sum());
         order.iter().cycle().take(left as usize).for_each(|&i| shares[i] += 1);
         let ends = shares.iter().scan(0, |end, share| Some(std::mem::replace(end, *end + share) + share)).collect();
-        Ok(Self { sources: sources.into_iter().map(|(sampler, _)| sampler).collect(), ends, seed })
+        Ok(Self { ends, seed })
     }
 
     /// The source of the row at `position`, and the row's position in that source.
@@ -160,6 +157,33 @@ impl Mixture {
         let source = self.ends.partition_point(|&end| end <= index);
         let begin = if source == 0 { 0 } else { self.ends[source - 1] };
         (source, block * (self.ends[source] - begin) + index - begin)
+    }
+}
+
+/// Rows of tokens from several sources.
+#[derive(Clone)]
+pub struct Mixture {
+    sources: Vec<Sampler>,
+    shares: Shares,
+}
+
+impl Mixture {
+    /// Mixes samplers, which must make batches of the same shape, by their weights.
+    ///
+    /// # Errors
+    /// When there is no source, shapes differ, or a weight is less than 1/1024 of their sum.
+    pub fn new(sources: Vec<(Sampler, f64)>, seed: u64) -> Result<Self> {
+        let (sources, weights): (Vec<Sampler>, Vec<f64>) = sources.into_iter().unzip();
+        let shape = |sampler: &Sampler| (sampler.rows, sampler.row_len);
+        if let Some(i) = sources.iter().position(|sampler| shape(sampler) != shape(&sources[0])) {
+            bail!("source {i} of the mixture makes batches of another shape than the first");
+        }
+        Ok(Self { sources, shares: Shares::new(&weights, seed)? })
+    }
+
+    /// The source of the row at `position`, and the row's position in that source.
+    pub fn source(&self, position: u64) -> (usize, u64) {
+        self.shares.source(position)
     }
 
     /// As [`Sampler::batch`].

@@ -2,13 +2,23 @@
 //!
 //! The measure of a language model is bits per byte of held-out text: how many bits the model needs to say which byte comes next. It can
 //! be compared between models with different tokenizers, which perplexity cannot. It is given with a 95 % interval from a bootstrap over
-//! documents, since documents, not tokens, are what was sampled independently.
+//! documents, since documents, not tokens, are what was sampled independently. What a model answers is compared with what was expected, by
+//! measures that have public definitions. Two models are compared on the same items, by the interval of their difference.
 
+pub mod answers;
 mod bootstrap;
+mod calibration;
+mod labels;
 mod measure;
+mod scores;
+mod sets;
 mod unit;
 mod windows;
 
-pub use bootstrap::interval;
-pub use measure::{Document, bits_per_byte, measure};
-pub use unit::{BITS_PER_BYTE, Better, Limits, Measure, Unit};
+pub use bootstrap::{interval, paired_interval, ratio};
+pub use calibration::{brier, calibration_error};
+pub use labels::{Confusion, correlation};
+pub use measure::{Document, bits_per_byte, document_bits, measure};
+pub use scores::{Change, Scores};
+pub use sets::{EvalSet, Items, Metric, Subject, answer_bits};
+pub use unit::{ANSWER_BITS_PER_BYTE, BITS_PER_BYTE, Better, Limits, Measure, Unit};

@@ -1,11 +1,11 @@
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use danlu_data::shards::TokenSplit;
 use danlu_models::{Batch, Decoder};
 
-use crate::bootstrap::interval;
+use crate::scores::Scores;
 use crate::unit::{BITS_PER_BYTE, Limits, Measure};
 use crate::windows::Packer;
 
@@ -35,13 +35,30 @@ pub fn bits_per_byte(decoder: &Decoder, held_out: &TokenSplit, limits: Limits) -
 /// # Errors
 /// As for [`bits_per_byte`].
 pub fn measure<'a>(
-    mut token_nll: impl FnMut(&Batch) -> Vec<f32>,
+    token_nll: impl FnMut(&Batch) -> Vec<f32>,
     context: usize,
     documents: impl Iterator<Item = Document<'a>>,
     limits: Limits,
 ) -> Result<Measure> {
+    let scores = document_bits(token_nll, context, limited(documents, limits), limits.time)?;
+    let total: f64 = scores.items.iter().map(|d| d.0).sum();
+    let mut measure = scores.measure();
+    // The training loss's unit.
+    measure.others = vec![("nats_per_token", total * std::f64::consts::LN_2 / scores.tokens as f64)];
+    Ok(measure)
+}
+
+/// The bits of each document, and its bytes. After `time` no further document is begun.
+///
+/// # Errors
+/// When there is nothing to measure on, or a likelihood is not a number.
+pub fn document_bits<'a>(
+    mut token_nll: impl FnMut(&Batch) -> Vec<f32>,
+    context: usize,
+    documents: impl Iterator<Item = Document<'a>>,
+    time: Option<Duration>,
+) -> Result<Scores> {
     let start = Instant::now();
-    let documents = limited(documents, limits);
     let mut packer = Packer::new(documents, context, BATCH_TOKENS);
     let mut bits: Vec<f64> = Vec::new();
     let mut tokens = 0u64;
@@ -52,33 +69,20 @@ pub fn measure<'a>(
             tokens += span.len() as u64;
             bits[document] += nll[span].iter().map(|&nats| f64::from(nats)).sum::<f64>() / std::f64::consts::LN_2;
         }
-        if limits.time.is_some_and(|limit| start.elapsed() >= limit) {
+        if time.is_some_and(|limit| start.elapsed() >= limit) {
             packer.begin_no_more();
         }
     }
     let pairs = bits.iter().zip(&packer.bytes).map(|(&bits, &bytes)| (bits, bytes as f64));
-    let documents: Vec<(f64, f64)> = pairs.filter(|&(_, bytes)| bytes > 0.0).collect();
-    let bytes: f64 = documents.iter().map(|d| d.1).sum();
-    if documents.is_empty() || tokens == 0 {
+    let items: Vec<(f64, f64)> = pairs.filter(|&(_, bytes)| bytes > 0.0).collect();
+    let bytes: f64 = items.iter().map(|d| d.1).sum();
+    if items.is_empty() || tokens == 0 {
         bail!("there is no held-out text to measure on; add more documents, or hold out a larger share of them");
     }
-    let total: f64 = documents.iter().map(|d| d.0).sum();
-    if !total.is_finite() {
+    if !items.iter().all(|(bits, _)| bits.is_finite()) {
         bail!("the model's likelihood of the held-out text is not a number; its weights are damaged or training diverged");
     }
-    let (low, high) = interval(&documents);
-    Ok(Measure {
-        unit: BITS_PER_BYTE,
-        value: total / bytes,
-        low,
-        high,
-        items: documents.len() as u64,
-        tokens,
-        bytes: bytes as u64,
-        seconds: start.elapsed().as_secs_f64(),
-        // The training loss's unit.
-        others: vec![("nats_per_token", total * std::f64::consts::LN_2 / tokens as f64)],
-    })
+    Ok(Scores { unit: BITS_PER_BYTE, items, tokens, bytes: bytes as u64, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// Every document, or every n-th when the limits leave room for one in n.
@@ -104,8 +108,6 @@ fn limited<'a>(documents: impl Iterator<Item = Document<'a>>, limits: Limits) ->
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn documents(lengths: &[usize]) -> Vec<Document<'static>> {

@@ -23,6 +23,10 @@ pub enum Better {
 /// Bits a language model needs to say which byte comes next.
 pub const BITS_PER_BYTE: Unit = Unit { name: "bits_per_byte", label: "bits per byte", better: Better::Lower };
 
+/// Bits a model needs to say which byte of an answer comes next.
+pub const ANSWER_BITS_PER_BYTE: Unit =
+    Unit { name: "answer_bits_per_byte", label: "bits per byte of answers", better: Better::Lower };
+
 /// A measured value with its 95 % interval, and what it was measured on.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measure {

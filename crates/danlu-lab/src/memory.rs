@@ -1,5 +1,5 @@
 use danlu_train::Plan;
-use danlu_train::recipe::OptimizerKind;
+use danlu_train::recipe::{Base, OptimizerKind};
 use serde::Serialize;
 
 /// Bytes of one number: training on the CPU is in f32.
@@ -56,8 +56,11 @@ pub fn memory(plan: &Plan) -> Memory {
     let kept = if plan.recipe.batch.recompute { layers * hidden + each } else { layers * each };
     // A step in several pieces keeps the sum so far beside the piece's own gradient.
     let gradients = if plan.rows > plan.micro_rows { 2 * model.trained } else { model.trained };
+    // Four bits, and a scale for each 64 weights of the layers.
+    let nf4 = plan.recipe.adapter.base == Base::Nf4;
+    let quantized = if nf4 { parameters.saturating_sub(model.embeddings + model.trained) } else { 0 };
     Memory {
-        weights: F32 * parameters,
+        weights: F32 * (parameters - quantized + plan.beside) + quantized * 9 / 16,
         gradients: F32 * gradients,
         optimizer: F32 * states,
         activations: F32 * micro_tokens * (kept + 3 * hidden),

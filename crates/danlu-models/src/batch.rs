@@ -27,6 +27,21 @@ impl Batch {
 
     /// One document without targets, for [`crate::Decoder::logits`].
     pub fn document(tokens: &[u32]) -> Self {
-        Self::new(tokens.to_vec(), vec![danlu_ops::IGNORE; tokens.len()], 1, tokens.len(), vec![])
+        Self::documents(&[tokens])
+    }
+
+    /// Documents without targets in one row, none seeing another.
+    ///
+    /// # Panics
+    /// When one is empty.
+    pub fn documents(documents: &[&[u32]]) -> Self {
+        let (mut tokens, mut starts) = (vec![], vec![]);
+        for document in documents {
+            assert!(!document.is_empty(), "a document has at least one token");
+            starts.push(tokens.len() as u32);
+            tokens.extend_from_slice(document);
+        }
+        let count = tokens.len();
+        Self::new(tokens, vec![danlu_ops::IGNORE; count], 1, count, starts)
     }
 }

@@ -1,6 +1,6 @@
 //! One type for all decoders.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Ids, LayerCache, PagedCache};
@@ -38,6 +38,14 @@ impl Decoder {
     pub fn new(config: &DecoderConfig, seed: u64, device: &Device) -> Result<Self> {
         let (range, layers) = (config.initializer_range(), config.layers());
         names::fill(Self::empty(config, device)?, |name, shape| Ok(init::values(seed, name, shape, range, layers)))
+    }
+
+    /// The names and shapes of a configuration's parameters, of which none is made.
+    ///
+    /// # Errors
+    /// As [`Decoder::new`].
+    pub fn shapes(config: &DecoderConfig) -> Result<Vec<(String, Vec<usize>)>> {
+        Ok(names::names_and_shapes(&Self::empty(config, &Device::flex())?))
     }
 
     /// A decoder whose parameters have shapes and no values.
@@ -138,6 +146,32 @@ impl Decoder {
     /// The output projection, `[vocabulary, hidden]`: the embedding when they are tied.
     pub fn head_weight(&self) -> Tensor<2> {
         each!(self, model => model.head_weight())
+    }
+
+    /// The same with `count` of its layers, evenly taken from the first to the last, and its configuration: the start of a smaller model that
+    /// is near what the larger one does ([Sanh et al. 2019](https://arxiv.org/abs/1910.01108)).
+    ///
+    /// # Errors
+    /// When there are not so many layers.
+    pub fn with_layers(mut self, config: &DecoderConfig, count: usize) -> Result<(Self, DecoderConfig)> {
+        let layers = config.layers();
+        ensure!((1..=layers).contains(&count), "{count} layers are to be kept of a model that has {layers}");
+        let kept: Vec<usize> = (0..count).map(|i| (i * (layers - 1)).checked_div(count - 1).unwrap_or(0)).collect();
+        fn keep<L: Clone>(layers: &mut Vec<L>, kept: &[usize]) {
+            *layers = kept.iter().map(|&i| layers[i].clone()).collect();
+        }
+        match &mut self {
+            Self::Llama(model) | Self::Qwen3(model) => keep(&mut model.model.layers, &kept),
+            Self::Gpt2(model) => keep(&mut model.transformer.h, &kept),
+        }
+        Ok((self, config.with_layers(count)))
+    }
+
+    /// The same without an output projection of its own, for a model that gives something else than tokens.
+    #[must_use]
+    pub(crate) fn without_head(mut self) -> Self {
+        each!(&mut self, model => model.lm_head = None);
+        self
     }
 
     /// The longest sequence it can read, in tokens.

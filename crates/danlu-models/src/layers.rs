@@ -117,8 +117,8 @@ impl Quantized {
 
 /// Of a parameter's values, whatever device they are on.
 pub(crate) fn hash(values: &[f32]) -> String {
-    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    danlu_files::hash_bytes(&bytes)
+    // Files of weights are little-endian too, as is every machine this is built for.
+    danlu_files::hash_bytes(bytemuck::cast_slice(values))
 }
 
 impl RmsNorm {
@@ -143,7 +143,7 @@ impl LayerNorm {
 
 /// A parameter with a shape and no values yet, so that building a model allocates nothing: [`crate::names::fill`] gives the values,
 /// drawn or read from a file.
-fn placeholder<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+pub(crate) fn placeholder<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     Param::uninitialized(
         ParamId::new(),
         move |device: &Device, track| {

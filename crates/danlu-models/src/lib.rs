@@ -1,9 +1,13 @@
-//! Decoder architectures whose parameters have the names `transformers` gives them, their configurations, and the folders both read.
+//! Architectures whose parameters have the names `transformers` gives them, their configurations, and the folders both read.
 //!
 //! A [`Decoder`] is built from a [`DecoderConfig`], runs on a [`Batch`] (training, evaluation) or with a [`Cache`] (generation), and is
-//! kept in a folder by [`folder::save`] and [`folder::load`]. A parameter's name is the path of the field that holds it ([`names`]).
+//! kept in a folder by [`folder::save`] and [`folder::load`]. A [`Bert`] reads whole texts; a [`Classifier`] is a head on either. A parameter's
+//! name is the path of the field that holds it ([`names`]).
 
+mod backbone;
 mod batch;
+mod bert;
+mod classifier;
 mod config;
 mod decoder;
 mod gpt2;
@@ -11,6 +15,7 @@ mod init;
 mod layers;
 mod llama;
 mod prompt;
+mod reward;
 mod sequences;
 
 pub mod adapter;
@@ -19,11 +24,15 @@ pub mod gguf;
 pub mod names;
 
 pub use adapter::{AdapterSpec, LoraSpec};
+pub use backbone::{Backbone, BackboneConfig};
 pub use batch::Batch;
-pub use config::{DecoderConfig, Gpt2Config, LlamaConfig, Qwen3Config, RopeScaling};
+pub use bert::{Bert, BertHeads, BertModel};
+pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
+pub use config::{BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, Pooling, Qwen3Config, RopeScaling, Task};
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
 pub use names::{load_named, names_and_shapes, to_named, trained};
+pub use reward::RewardModel;
 pub use sequences::Sequence;

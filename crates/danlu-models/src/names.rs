@@ -13,8 +13,8 @@ pub fn names_and_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             self.1.push((self.0.name(), param.lazy_shape().to_vec()));
@@ -30,27 +30,39 @@ pub fn names_and_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
 /// # Errors
 /// The first that `f` returns; it is not called again then. Or the device's, when values cannot be read from it.
 pub fn for_each(module: &impl Module, f: impl FnMut(&str, TensorData) -> Result<()>) -> Result<()> {
-    struct Values<F>(Path, F, Result<()>);
-    impl<F: FnMut(&str, TensorData) -> Result<()>> ModuleVisitor for Values<F> {
+    for_some(module, |_| true, f)
+}
+
+/// [`for_each`] of the parameters that `wanted(name)` chooses; the values of the others are not read.
+///
+/// # Errors
+/// As [`for_each`].
+pub fn for_some(
+    module: &impl Module,
+    wanted: impl FnMut(&str) -> bool,
+    f: impl FnMut(&str, TensorData) -> Result<()>,
+) -> Result<()> {
+    struct Values<W, F>(Path, W, F, Result<()>);
+    impl<W: FnMut(&str) -> bool, F: FnMut(&str, TensorData) -> Result<()>> ModuleVisitor for Values<W, F> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.2.is_ok() {
-                let name = self.0.name();
-                self.2 = match param.val().try_into_data() {
-                    Ok(values) => (self.1)(&name, values),
+            let name = self.0.name();
+            if self.3.is_ok() && (self.1)(&name) {
+                self.3 = match param.val().try_into_data() {
+                    Ok(values) => (self.2)(&name, values),
                     Err(error) => Err(anyhow::anyhow!("cannot read {name} from the device: {error:?}")),
                 };
             }
         }
     }
-    let mut visitor = Values(Path::default(), f, Ok(()));
+    let mut visitor = Values(Path::default(), wanted, f, Ok(()));
     module.visit(&mut visitor);
-    visitor.2
+    visitor.3
 }
 
 /// Gives every parameter the values that `values(name, shape)` returns. Parameters keep their identity (`ParamId`) and device.
@@ -71,8 +83,8 @@ pub fn fill_some<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Res
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             if self.2.is_err() {
@@ -108,8 +120,16 @@ pub fn fill_some<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Res
 /// # Errors
 /// When values cannot be read from the device.
 pub fn to_named(module: &impl Module) -> Result<Vec<(String, TensorData)>> {
+    to_named_of(module, |_| true)
+}
+
+/// [`to_named`] of the parameters that `wanted(name)` chooses.
+///
+/// # Errors
+/// As [`to_named`].
+pub fn to_named_of(module: &impl Module, wanted: impl FnMut(&str) -> bool) -> Result<Vec<(String, TensorData)>> {
     let mut all = vec![];
-    for_each(module, |name, values| {
+    for_some(module, wanted, |name, values| {
         all.push((name.to_string(), values));
         Ok(())
     })?;
@@ -121,14 +141,25 @@ pub fn to_named(module: &impl Module) -> Result<Vec<(String, TensorData)>> {
 /// # Errors
 /// Names a parameter that is missing, has another shape, is not of 32-bit floats, or has no place in the module.
 pub fn load_named<M: Module>(module: M, named: Vec<(String, TensorData)>) -> Result<M> {
+    load_named_of(module, named, |_| true)
+}
+
+/// [`load_named`] for exactly the parameters that `wanted(name)` chooses; the others stay as they are.
+///
+/// # Errors
+/// As [`load_named`].
+pub fn load_named_of<M: Module>(module: M, named: Vec<(String, TensorData)>, mut wanted: impl FnMut(&str) -> bool) -> Result<M> {
     let mut named: HashMap<String, TensorData> = named.into_iter().collect();
-    let module = fill(module, |name, shape| {
+    let module = fill_some(module, |name, shape| {
+        if !wanted(name) {
+            return Ok(None);
+        }
         let values = named.remove(name).with_context(|| format!("{name} is missing"))?;
         let found = values.shape().to_vec();
         ensure!(found == shape, "{name} has the shape {found:?}; the model's is {shape:?}");
-        values.try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("{name}: {error:?}"))
+        values.try_into_vec::<f32>().map(Some).map_err(|error| anyhow::anyhow!("{name}: {error:?}"))
     })?;
-    ensure!(named.is_empty(), "the model has no {}", first_few(named.into_keys()));
+    ensure!(named.is_empty(), "nothing of the model is to be {}", first_few(named.into_keys()));
     Ok(module)
 }
 
@@ -139,8 +170,8 @@ pub fn trained(module: &impl Module) -> Vec<String> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             if param.val().is_require_grad() {
@@ -161,8 +192,8 @@ pub fn freeze<M: Module>(module: M, frozen: impl FnMut(&str) -> bool) -> M {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, container: &str) {
-            self.0.exit(container);
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             if (self.1)(&self.0.name()) { param.set_require_grad(false) } else { param }
@@ -181,24 +212,26 @@ pub(crate) fn first_few(names: impl IntoIterator<Item = String>) -> String {
     if more == 0 { listed } else { format!("{listed} and {more} more") }
 }
 
-/// Where a traversal is. An enum's variant is a place in the traversal but no part of a tensor's name.
+/// The field for what a head stands on: its parameters have the names they have without one.
+const BACKBONE: &str = "backbone";
+
+/// Where a traversal is. An enum's variant and a head's backbone are places in the traversal but no part of a tensor's name; a field whose
+/// name in files is a word of the language has an underscore behind it (`self_`).
 #[derive(Default)]
 struct Path(Vec<String>);
 
 impl Path {
     fn enter(&mut self, name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.push(name.to_string());
-        }
+        let place = if container.starts_with("Enum:") || name == BACKBONE { "" } else { name.trim_end_matches('_') };
+        self.0.push(place.to_string());
     }
 
-    fn exit(&mut self, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.pop();
-        }
+    fn exit(&mut self) {
+        self.0.pop();
     }
 
     fn name(&self) -> String {
-        self.0.join(".")
+        let parts: Vec<&str> = self.0.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+        parts.join(".")
     }
 }

@@ -7,7 +7,9 @@ use crate::record::Record;
 /// The model card, `README.md`: the front matter that model hubs read, then what the model is, what it measured, and how to use it.
 pub(crate) fn text(record: &Record, dir: &Path) -> String {
     let lineage = &record.lineage;
-    let mut card = String::from("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- danlu\n");
+    let adapter = !dir.join("config.json").exists();
+    let library = if adapter { "peft" } else { "transformers" };
+    let mut card = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- danlu\n");
     if let Some(parent) = &lineage.parent {
         card.push_str(&format!("base_model: {parent}\n"));
     }
@@ -51,8 +53,14 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     if let Some(recipe) = &lineage.recipe {
         card.push_str(&format!("## Recipe\n\n```toml\n{}\n```\n\n", recipe.text.trim_end()));
     }
+    let model = if adapter { "AutoPeftModelForCausalLM" } else { "AutoModelForCausalLM" };
+    let imports = if adapter {
+        "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
+    } else {
+        "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    };
     card.push_str(&format!(
-        "## Use\n\n```console\n$ danlu generate {} --prompt \"The city\"\n```\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\nmodel = AutoModelForCausalLM.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n",
+        "## Use\n\n```console\n$ danlu generate {} --prompt \"The city\"\n```\n\n```python\n{imports}\n\nmodel = {model}.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n",
         record.id()
     ));
     card

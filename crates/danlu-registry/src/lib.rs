@@ -6,15 +6,19 @@
 
 mod card;
 mod clock;
+mod evaluation;
 mod id;
 mod index;
 mod lineage;
 mod record;
 mod registry;
+mod standing;
 mod transfer;
 
 pub use clock::timestamp;
+pub use evaluation::{ChangeRecord, GateRecord, Role, SetRecord, Verdict};
 pub use id::{ModelId, ModelRef, check_name};
 pub use record::{Data, FileRecord, Level, Lineage, Measure, Origin, RecipeRecord, Record};
 pub use registry::Registry;
+pub use standing::Standing;
 pub use transfer::{Damage, Verified};

@@ -4,6 +4,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::evaluation::{GateRecord, SetRecord};
 use crate::id::ModelId;
 
 /// The version of `danlu.json` this program writes.
@@ -98,6 +99,12 @@ pub struct Lineage {
     pub origin: Option<Origin>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, Measure>,
+    /// The evaluation sets of its line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<SetRecord>,
+    /// None when it had no gate to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateRecord>,
     /// Numbers about the model itself, for example `parameters` or `tokens_seen`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, serde_json::Value>,

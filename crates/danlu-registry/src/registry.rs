@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::card;
 use crate::clock::timestamp;
+use crate::evaluation::SetRecord;
 use crate::id::{ModelId, ModelRef, check_name};
 use crate::index::Index;
 use crate::record::{FILE, FORMAT, FileRecord, Lineage, Record};
@@ -49,10 +50,7 @@ impl Registry {
     ) -> Result<ModelId> {
         check_name(name)?;
         let sources = model_files(folder)?;
-        // Two processes must not take the same number; the lock goes when the file is closed, also after a crash.
-        let lock = self.models.join(".lock");
-        let lock = File::create(&lock).with_context(|| format!("cannot write {}", lock.display()))?;
-        lock.lock().context("cannot lock the models folder")?;
+        let _lock = self.lock()?;
 
         let version = self.ids()?.iter().filter(|id| id.name == name).map(|id| id.version).max().unwrap_or(0) + 1;
         let id = ModelId { name: name.to_string(), version };
@@ -99,16 +97,24 @@ impl Registry {
         Record::read(&self.folder(&id), &id)
     }
 
-    /// The newest version when none is named.
+    /// The version that is current when none is named: the newest that passed its gate, unless someone decided otherwise.
     ///
     /// # Errors
-    /// When there is no such model.
+    /// When there is no such model, or all its versions are candidates.
     pub fn resolve(&self, wanted: &ModelRef) -> Result<ModelId> {
         let ids = self.ids()?;
         let same: Vec<&ModelId> = ids.iter().filter(|id| id.name == wanted.name).collect();
         let found = match wanted.version {
             Some(version) => same.iter().find(|id| id.version == version),
-            None => same.last(),
+            None => {
+                let current = self.current(&wanted.name)?;
+                if let (None, [.., newest]) = (&current, &same[..]) {
+                    bail!(
+                        "{wanted} has only candidates, which did not pass their gate; name one, such as {newest}, or make it the current one with `danlu models promote {newest}`"
+                    );
+                }
+                same.iter().find(|id| Some(**id) == current.as_ref())
+            }
         };
         if let Some(id) = found {
             return Ok((*id).clone());
@@ -119,6 +125,35 @@ impl Registry {
             [] => bail!("there is no model {wanted}, and no other yet; `danlu up` makes one"),
             known => bail!("there is no model {wanted}; there are: {}", known.join(", ")),
         }
+    }
+
+    /// Adds what a model came to on evaluation sets to its record. What was measured on the same items before stays as it is.
+    ///
+    /// # Errors
+    /// When there is no such model, or its record cannot be written.
+    pub fn note_sets(&self, id: &ModelId, sets: &[SetRecord]) -> Result<()> {
+        let _lock = self.lock()?;
+        let dir = self.folder(id);
+        let mut record = Record::read(&dir, id)?;
+        let sets: Vec<&SetRecord> =
+            sets.iter().filter(|set| !record.lineage.sets.iter().any(|known| known.hash == set.hash)).collect();
+        for set in sets {
+            record.lineage.sets.retain(|known| (&known.set, &known.unit) != (&set.set, &set.unit));
+            record.lineage.sets.push(set.clone());
+        }
+        record.write(&dir)
+    }
+
+    /// Two processes must not take the same number or write the same record; the lock goes when the file is closed, also after a crash.
+    pub(crate) fn lock(&self) -> Result<File> {
+        let path = self.models.join(".lock");
+        let lock = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        lock.lock().context("cannot lock the models folder")?;
+        Ok(lock)
+    }
+
+    pub(crate) fn models(&self) -> &Path {
+        &self.models
     }
 
     /// The versions there are, sorted, from the folders' names.
@@ -154,8 +189,8 @@ fn model_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
             files.insert(name.to_string(), path);
         }
     }
-    if !files.contains_key("config.json") {
-        bail!("{} has no config.json, so it is not a model's folder", folder.display());
+    if !files.contains_key("config.json") && !files.contains_key("adapter_config.json") {
+        bail!("{} has no config.json and no adapter_config.json, so it is not a model's folder", folder.display());
     }
     if !files.keys().any(|name| name.ends_with(".safetensors")) {
         bail!("{} has no .safetensors file; weights in other forms are not read", folder.display());

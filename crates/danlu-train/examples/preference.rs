@@ -3,7 +3,8 @@
 //!     preference MODEL_FOLDER PAIRS.jsonl key=value…
 //!
 //! A line of the file is `{"prompt": [ids], "chosen": [ids], "rejected": [ids]}`, or `{"prompt": …, "answer": …, "good": true}`. The first line
-//! printed is the order in which the rows are seen.
+//! printed is the order in which the rows are seen. With `objective.kind=reward` the folder is a reward model's, and the last line names the
+//! folder of the trained one and what it scores.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -15,7 +16,8 @@ use danlu_data::tokenizer::Tokenizer;
 use danlu_models::folder;
 use danlu_train::auto::resolve_examples;
 use danlu_train::objectives::preference::Preferences;
-use danlu_train::{Event, Examples, Outline, Preference, Recipe, Run, train};
+use danlu_train::recipe::ObjectiveKind;
+use danlu_train::{Event, Examples, Objective, Outline, Plan, Preference, Recipe, Reward, Run, train};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -58,21 +60,46 @@ fn main() -> Result<()> {
                 .collect::<Result<_>>()?,
         ),
     };
-    let (start, config) = folder::load(&dir, &Device::flex())?;
-    let examples = Examples { count: rows.len() as u64, tokens: 1, usual_batch: 4 };
-    let plan = resolve_examples(&recipe, Outline::from(&config), &examples, config.flops_per_token(64), 1e11)?;
-    let objective = Preference::new(&plan, data.clone(), data, Some(start), Tokenizer::load(&dir)?, config)?;
-    let order: Vec<usize> = (0..plan.steps * plan.rows as u64).map(|position| objective.row(position)).collect();
-    println!("{}", json!({"order": order, "batch": plan.rows}));
-    let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));
     let out = dir.join(format!("run-{}", std::process::id()));
     std::fs::create_dir_all(&out)?;
-    let run = Run { folder: &out, plan: &plan, objective: &objective, device: &device, data: "parity", stop: &stop };
+    let (device, tokenizer) = (Device::flex().autodiff(), Tokenizer::load(&dir)?);
+    let config = folder::load_config(&dir)?;
+    let examples = Examples { count: rows.len() as u64, tokens: 1, usual_batch: 4 };
+    let plan = resolve_examples(&recipe, Outline::from(&config), &examples, config.flops_per_token(64), 1e11)?;
+    match (recipe.objective.kind, data) {
+        (ObjectiveKind::Reward, Preferences::Pairs(pairs)) => {
+            let objective = Reward::new(&plan, pairs.clone(), pairs, tokenizer)?;
+            let order = (0..plan.steps * plan.rows as u64).map(|position| objective.row(position)).collect();
+            let model = follow(&plan, &objective, order, &out, || Ok(folder::load_reward(&dir, &device)?.0))?;
+            // For transformers to score with.
+            folder::save_reward(&model, &config, 2, &out)?;
+            println!("{}", json!({"folder": out, "scores": model.score(&[&[5, 6, 7, 1], &[8, 1], &[9, 10, 11, 12, 13, 1]])?}));
+        }
+        (_, data) => {
+            let start = folder::load(&dir, &Device::flex())?.0;
+            let objective = Preference::new(&plan, data.clone(), data, Some(start), tokenizer, config)?;
+            let order = (0..plan.steps * plan.rows as u64).map(|position| objective.row(position)).collect();
+            follow(&plan, &objective, order, &out, || Ok(folder::load(&dir, &device)?.0))?;
+        }
+    }
+    Ok(())
+}
+
+/// Trains, and prints the order of the rows and each step's loss.
+fn follow<O: Objective>(
+    plan: &Plan,
+    objective: &O,
+    order: Vec<usize>,
+    out: &Path,
+    fresh: impl FnOnce() -> Result<O::Model>,
+) -> Result<O::Model> {
+    println!("{}", json!({"order": order, "batch": plan.rows}));
+    let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));
+    let run = Run { folder: out, plan, objective, device: &device, data: "parity", stop: &stop };
     let mut print = |event: &Event| {
         if let Event::Step(step) = event {
             println!("{}", json!({"step": step.step, "loss": step.loss}));
         }
     };
-    train(&run, || Ok(folder::load(&dir, &device)?.0), &mut print)?;
-    Ok(())
+    Ok(train(&run, fresh, &mut print)?.model)
 }

@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use burn::tensor::Device;
-use danlu_models::{Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
+use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, Gpt2Config, LlamaConfig};
 
+use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
+use crate::recipe::{AdapterKind, Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
 /// by memory and by the number of operations.
@@ -32,6 +32,9 @@ const REPEATS: f64 = 15.4;
 /// Channels per layer that widths and depths keep to, and the fewest layers, below which depth is worth more than width.
 const ASPECT: usize = 64;
 const FEWEST_LAYERS: usize = 4;
+
+/// A rate at which a model keeps what it knows; pretraining's would wipe it out.
+pub const TUNING_RATE: f64 = 1e-4;
 
 /// What is known about the data and the machine when a run is planned.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +64,8 @@ pub struct Plan {
     pub steps: u64,
     /// Forward and backward.
     pub flops_per_token: f64,
+    /// Parameters of models that only answer while this one is trained: the start model of preferences, a teacher, a judge.
+    pub beside: u64,
 }
 
 impl Plan {
@@ -108,6 +113,19 @@ pub fn vocabulary(recipe: &Recipe, bytes: u64, gemm_rate: f64) -> usize {
 /// # Errors
 /// When given values do not fit each other or the data.
 pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> {
+    match resolve_backbone(recipe, facts)? {
+        (plan, BackboneConfig::Decoder(config)) => Ok((plan, config)),
+        (_, BackboneConfig::Bert(_)) => {
+            bail!("the model is bert, which sees whole texts and cannot write them; choose a decoder, or the objective masked-lm")
+        }
+    }
+}
+
+/// [`resolve`] for any kind of backbone.
+///
+/// # Errors
+/// When given values do not fit each other or the data.
+pub fn resolve_backbone(recipe: &Recipe, facts: &Facts) -> Result<(Plan, BackboneConfig)> {
     recipe.validate()?;
     ensure!(facts.train_tokens > 1, "there is no text to train on: after cleaning, {} tokens are left", facts.train_tokens);
     let mut recipe = recipe.clone();
@@ -119,13 +137,17 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
     config.validate()?;
     let context = context.min(config.context());
     recipe.model.context = Some(context);
-    write_shape(&mut recipe.model, &config);
+    initial::pin_base(&mut recipe)?;
+    write_backbone(&mut recipe.model, &config);
     recipe.tokenizer.vocabulary = Some(facts.vocabulary);
 
-    let flops_per_token = config.flops_per_token(context);
+    let (model, flops_per_token) = match &config {
+        BackboneConfig::Decoder(config) => initial::outline(&recipe, config)?,
+        BackboneConfig::Bert(bert) => (Outline::from(bert), whole_flops(&config, context)),
+    };
     let tokens = budget_tokens(&recipe.budget, flops_per_token, facts.gemm_rate * efficiency(config.hidden_size()));
-    let step_tokens = recipe.batch.tokens.unwrap_or_else(|| batch_tokens(&recipe, &config, tokens, context));
-    let micro_tokens = recipe.batch.micro_tokens.unwrap_or_else(|| micro_tokens(&config));
+    let step_tokens = recipe.batch.tokens.unwrap_or_else(|| batch_tokens(&recipe, config.hidden_size(), tokens, context));
+    let micro_tokens = recipe.batch.micro_tokens.unwrap_or_else(|| micro_tokens(config.hidden_size()));
     let wanted_rows = step_tokens.div_ceil(context).max(1);
     let micro_rows = (micro_tokens / context).clamp(1, wanted_rows);
     // A whole number of equal pieces, so that every update sees the same number of tokens.
@@ -139,9 +161,8 @@ pub fn resolve(recipe: &Recipe, facts: &Facts) -> Result<(Plan, DecoderConfig)> 
         (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
 
-    rates(&mut recipe, &config);
-    let model = Outline::from(&config);
-    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token }, config))
+    rates(&mut recipe, config.hidden_size());
+    Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token, beside: 0 }, config))
 }
 
 /// What is known about the examples of a recipe whose rows are examples: pairs, prompts, labelled texts, images.
@@ -170,6 +191,8 @@ pub fn resolve_examples(
     recipe.validate()?;
     ensure!(examples.count > 0, "there is no example to train on");
     let mut recipe = recipe.clone();
+    initial::pin_base(&mut recipe)?;
+    let (model, flops_per_token) = initial::with_adapter(&recipe, model, flops_per_token)?;
     let row_len = examples.tokens.max(1);
     let wanted = recipe.batch.examples.unwrap_or(examples.usual_batch).max(1);
     let pieces = recipe.batch.micro_tokens.map_or(2048, |tokens| tokens);
@@ -184,7 +207,7 @@ pub fn resolve_examples(
         (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
     };
     let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
-    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token })
+    Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token, beside: 0 })
 }
 
 /// FLOPs that a budget stands for, before the shape is known.
@@ -222,10 +245,10 @@ fn context(recipe: &Recipe, facts: &Facts) -> usize {
 
 /// The best batch grows with the square root of the tokens of the run (Bergsma 2025), as a power of two. Muon's own work is about
 /// `30 · hidden` FLOPs per parameter and update against `6` per parameter and token: with 16 tokens per channel it is under a third.
-fn batch_tokens(recipe: &Recipe, config: &DecoderConfig, tokens: Option<f64>, context: usize) -> usize {
+fn batch_tokens(recipe: &Recipe, hidden: usize, tokens: Option<f64>, context: usize) -> usize {
     let best = tokens.map_or(4096.0, |tokens| 2.0 * tokens.sqrt());
     let least = match recipe.optimizer.kind {
-        OptimizerKind::Muon => 16.0 * config.hidden_size() as f64,
+        OptimizerKind::Muon => 16.0 * hidden as f64,
         OptimizerKind::Adamw => 1024.0,
     };
     let exponent = best.max(least).log2().round().clamp(10.0, 22.0);
@@ -233,8 +256,8 @@ fn batch_tokens(recipe: &Recipe, config: &DecoderConfig, tokens: Option<f64>, co
 }
 
 /// Enough tokens to keep matrix products busy, few enough that activations stay small.
-fn micro_tokens(config: &DecoderConfig) -> usize {
-    match config.hidden_size() {
+fn micro_tokens(hidden: usize) -> usize {
+    match hidden {
         0..=256 => 4096,
         257..=1024 => 2048,
         _ => 1024,
@@ -242,7 +265,7 @@ fn micro_tokens(config: &DecoderConfig) -> usize {
 }
 
 /// The shape the recipe gives, completed; or the candidate of the size it asks for; or the one whose parameters and tokens are in balance.
-fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<DecoderConfig> {
+fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<BackboneConfig> {
     let spec = &recipe.model;
     // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
     let widths: Vec<usize> = match spec.hidden {
@@ -261,37 +284,53 @@ fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<DecoderConfi
     });
     let budget = compute(&recipe.budget, facts.train_tokens, facts.gemm_rate);
     let wanted = spec.size.as_deref().map(parse_size).transpose()?;
-    let cost = |config: &DecoderConfig| match wanted {
-        Some(size) => (config.parameters() as f64 / size).ln().abs(),
+    let cost = |config: &BackboneConfig| match wanted {
+        Some(size) => {
+            let parameters = match config {
+                BackboneConfig::Decoder(config) => config.parameters(),
+                BackboneConfig::Bert(config) => config.parameters(),
+            };
+            (parameters as f64 / size).ln().abs()
+        }
         None => {
             // A budget in minutes buys a narrow model fewer FLOPs.
             let share = recipe.budget.minutes.map_or(1.0, |_| efficiency(config.hidden_size()) / efficiency(USUAL_WIDTH));
-            imbalance(config.flops_per_token(context), budget * share, facts.train_tokens)
+            imbalance(whole_flops(config, context), budget * share, facts.train_tokens)
         }
     };
     candidates.min_by(|a, b| cost(a).total_cmp(&cost(b))).context("no shape fits `model`")
 }
 
+/// Of a token of pretraining, the head that says words included: of a decoder for every token, of an encoder for the masked ones.
+fn whole_flops(config: &BackboneConfig, context: usize) -> f64 {
+    match config {
+        BackboneConfig::Decoder(config) => config.flops_per_token(context),
+        BackboneConfig::Bert(c) => {
+            let head = (c.hidden_size * (c.vocab_size + c.hidden_size)) as f64;
+            c.flops_per_token(context) + 6.0 * 0.15 * head
+        }
+    }
+}
+
+/// The shape that a recipe gives or asks for, of any kind of backbone; see [`resolve`].
+///
+/// # Errors
+/// When given values do not fit each other or the data.
+pub fn backbone(recipe: &Recipe, facts: &Facts) -> Result<BackboneConfig> {
+    let context = recipe.model.context.unwrap_or_else(|| context(recipe, facts));
+    choose(recipe, facts, context)
+}
+
 /// The shape of the model that training starts from.
-fn inherited(folder: &str, facts: &Facts) -> Result<DecoderConfig> {
-    let config = danlu_models::folder::load_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
+fn inherited(folder: &str, facts: &Facts) -> Result<BackboneConfig> {
+    let config =
+        danlu_models::folder::load_backbone_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
     let (entries, room) = (facts.vocabulary, config.vocab_size());
     ensure!(
         entries <= room,
         "the tokenizer has {entries} entries and the model {folder} room for {room}; use the model's own tokenizer"
     );
     Ok(config)
-}
-
-/// The model that a run starts from: the weights of `model.from`, or initial ones drawn from the recipe's seed.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn initial_model(recipe: &Recipe, config: &DecoderConfig, device: &Device) -> Result<Decoder> {
-    match &recipe.model.from {
-        Some(folder) => Ok(danlu_models::folder::load(Path::new(folder), device)?.0),
-        None => Decoder::new(config, recipe.seed, device),
-    }
 }
 
 /// How far a model that costs this much per token is from [`tokens_per_parameter`] after spending `budget` on `unique` different tokens.
@@ -302,7 +341,17 @@ fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
     (worth / (tokens_per_parameter(budget) * parameters)).ln().abs()
 }
 
-fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> DecoderConfig {
+fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> BackboneConfig {
+    if spec.kind == ModelKind::Bert {
+        let mut config = BertConfig::new(vocabulary, hidden, layers, context);
+        config.num_attention_heads = spec.heads.unwrap_or(config.num_attention_heads);
+        config.intermediate_size = spec.intermediate.unwrap_or(config.intermediate_size);
+        return BackboneConfig::Bert(config);
+    }
+    BackboneConfig::Decoder(decoder(spec, vocabulary, hidden, layers, context))
+}
+
+fn decoder(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> DecoderConfig {
     if spec.kind == ModelKind::Gpt2 {
         let mut config = Gpt2Config::new(vocabulary, hidden, layers, context);
         let head_dim =
@@ -329,7 +378,19 @@ fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, cont
 }
 
 /// Writes a chosen shape back into the recipe, where it replaces a size.
-fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
+pub fn write_backbone(spec: &mut ModelSpec, config: &BackboneConfig) {
+    match config {
+        BackboneConfig::Decoder(config) => write_shape(spec, config),
+        BackboneConfig::Bert(c) => {
+            (spec.size, spec.kind, spec.tied) = (None, ModelKind::Bert, None);
+            (spec.layers, spec.hidden) = (Some(c.num_hidden_layers), Some(c.hidden_size));
+            (spec.heads, spec.intermediate) = (Some(c.num_attention_heads), Some(c.intermediate_size));
+        }
+    }
+}
+
+/// [`write_backbone`] of a decoder.
+pub fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
     spec.size = None;
     spec.kind = match config {
         DecoderConfig::Llama(_) => ModelKind::Llama,
@@ -355,10 +416,14 @@ fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
 
 /// Peak learning rates. AdamW's falls with the square root of the width (between the standard parametrisation's constant and µP's
 /// 1/width); Muon's too, which keeps Jordan's 0.02 in units of the spectral norm.
-fn rates(recipe: &mut Recipe, config: &DecoderConfig) {
-    let narrow = (256.0 / config.hidden_size() as f64).sqrt();
+fn rates(recipe: &mut Recipe, hidden: usize) {
+    let narrow = (256.0 / hidden as f64).sqrt();
     let optimizer = &mut recipe.optimizer;
-    let rate = *optimizer.rate.get_or_insert(4e-3 * narrow);
+    if recipe.adapter.kind != AdapterKind::None {
+        optimizer.kind = OptimizerKind::Adamw;
+    }
+    let usual = if recipe.adapter.kind == AdapterKind::None { 4e-3 * narrow } else { recipe.adapter.rate(TUNING_RATE) };
+    let rate = *optimizer.rate.get_or_insert(usual);
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,
         OptimizerKind::Adamw => rate,

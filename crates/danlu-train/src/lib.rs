@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod events;
 mod gradients;
 mod guard;
+mod initial;
 mod memory;
 pub mod metrics;
 pub mod objectives;
@@ -15,12 +16,17 @@ mod pace;
 pub mod recipe;
 mod schedule;
 mod trainer;
+pub mod tune;
 
-pub use auto::{Examples, Facts, Plan, initial_model};
+pub use auto::{Examples, Facts, Plan};
 pub use events::{Event, Observer, Step, Summary};
 pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;
-pub use objectives::{CausalLm, Loss, Objective, Preference, Report, Sample, Sft, Shown};
+pub use initial::{check_base, initial_model, outline, pin_base};
+pub use objectives::{
+    ActorCritic, CausalLm, Classify, Distill, Grouped, Loss, MaskedLm, Objective, Ppo, Preference, Report, Reward, Sample, Sft,
+    Shown,
+};
 pub use optimizer::Optimizer;
 pub use outline::Outline;
 pub use recipe::Recipe;

@@ -9,6 +9,7 @@ use danlu_ops::optim::{AdamW, Muon, adamw_step, muon_step};
 
 use crate::checkpoint::NamedTensor;
 use crate::gradients::Gradients;
+use crate::objectives::classify::is_new;
 use crate::recipe::{OptimizerKind, OptimizerSpec};
 
 /// Newton–Schulz iterations of Muon.
@@ -29,8 +30,10 @@ impl Role {
     fn of(name: &str, shape: &[usize]) -> Role {
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
         match shape {
-            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight"]) => Role::Embedding,
-            [_, _] if ends(&["lm_head.weight"]) => Role::Head,
+            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight", "_embeddings.weight", "prompt_embeddings"]) => {
+                Role::Embedding
+            }
+            [_, _] if ends(&["lm_head.weight"]) || is_new(name) => Role::Head,
             [_, _] => Role::Hidden,
             _ => Role::Vector,
         }
@@ -42,6 +45,8 @@ impl Role {
 pub struct Optimizer {
     spec: OptimizerSpec,
     roles: Vec<(String, Role)>,
+    /// What each parameter's rate is multiplied by.
+    factors: Vec<f64>,
     state: TensorContainer<(usize, usize)>,
 }
 
@@ -51,11 +56,18 @@ const MUON_STATES: [&str; 1] = ["momentum_buffer"];
 impl Optimizer {
     /// For a model of this shape; all state starts at zero. The rates of a resolved recipe are all given; one that is not counts as zero.
     pub fn new(spec: &OptimizerSpec, model: &impl Module) -> Self {
-        let roles = names_and_shapes(model)
+        let roles: Vec<(String, Role)> = names_and_shapes(model)
             .into_iter()
             .map(|(name, shape)| (Role::of(&name, &shape), name))
-            .map(|(role, name)| (name, role));
-        Optimizer { spec: spec.clone(), roles: roles.collect(), state: TensorContainer::new() }
+            .map(|(role, name)| (name, role))
+            .collect();
+        Optimizer { spec: spec.clone(), factors: vec![1.0; roles.len()], roles, state: TensorContainer::new() }
+    }
+
+    /// With each parameter's rate multiplied by its factor, in the order of [`names_and_shapes`].
+    #[must_use]
+    pub fn with_rate_factors(self, factors: Vec<f64>) -> Self {
+        Optimizer { factors, ..self }
     }
 
     /// Moves every parameter that has a gradient. `share` is the schedule's part of the peak rates, `scale` multiplies the gradients
@@ -142,6 +154,7 @@ impl ModuleMapper for Stepper<'_> {
         let Some(gradient) = self.gradients.take::<D>(index) else { return param };
         let optimizer = &mut *self.optimizer;
         let role = optimizer.roles[index].1;
+        let share = self.share * optimizer.factors[index];
         let (id, tensor, mapper) = param.consume();
         let (autodiff, tracked) = (tensor.is_autodiff(), tensor.is_require_grad());
         let weight = tensor.inner();
@@ -151,7 +164,7 @@ impl ModuleMapper for Stepper<'_> {
             |which: usize| state.remove::<Tensor<D>>(&(index, which)).unwrap_or_else(|| Tensor::zeros(shape, &device));
         let weight = if optimizer.spec.kind == OptimizerKind::Muon && role == Role::Hidden {
             let momentum = taken(0);
-            let options = optimizer.muon(self.share);
+            let options = optimizer.muon(share);
             // The step is for matrices only, which the role says this is; reshaping to the same shape changes just the type.
             let [rows, columns] = [shape[0], shape[D - 1]];
             let two = |t: Tensor<D>| t.reshape([rows, columns]);
@@ -160,7 +173,7 @@ impl ModuleMapper for Stepper<'_> {
             weight.reshape(shape)
         } else {
             let moments = [taken(0), taken(1)];
-            let options = optimizer.adamw(role, self.share);
+            let options = optimizer.adamw(role, share);
             let (weight, [first, second]) = adamw_step(weight, gradient, moments, self.step, self.scale, &options);
             optimizer.state.register((index, 0), first);
             optimizer.state.register((index, 1), second);

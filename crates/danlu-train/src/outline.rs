@@ -1,4 +1,4 @@
-use danlu_models::DecoderConfig;
+use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig};
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,48 @@ pub struct Outline {
     pub trained: u64,
     /// Numbers a layer keeps for its backward pass, for each token: the inputs of its products and of its nonlinear operations.
     pub floats_per_layer: u64,
+}
+
+impl Outline {
+    /// Of a classifier with this many parameters, of which some are trained.
+    pub fn of_classifier(backbone: Option<&BackboneConfig>, head: &HeadConfig, parameters: u64, trained: u64) -> Self {
+        let of = match backbone {
+            Some(BackboneConfig::Decoder(config)) => Self::from(config),
+            Some(BackboneConfig::Bert(config)) => Self::from(config),
+            // Features alone: as narrow as their labels are few.
+            None => Outline {
+                model_type: "features".into(),
+                layers: 1,
+                hidden: head.outputs(),
+                vocabulary: 0,
+                parameters,
+                embeddings: 0,
+                trained,
+                floats_per_layer: 0,
+            },
+        };
+        Outline { vocabulary: head.outputs(), parameters, trained, embeddings: of.embeddings.min(trained), ..of }
+    }
+}
+
+impl From<&BertConfig> for Outline {
+    fn from(c: &BertConfig) -> Self {
+        Outline {
+            model_type: "bert".into(),
+            layers: c.num_hidden_layers,
+            hidden: c.hidden_size,
+            vocabulary: c.vocab_size,
+            parameters: c.parameters(),
+            embeddings: ((c.vocab_size + c.max_position_embeddings + c.type_vocab_size) * c.hidden_size) as u64,
+            trained: c.parameters(),
+            // The norms' inputs and outputs, queries, keys and values, what attention gives, and both sides of GELU.
+            floats_per_layer: (5 * c.hidden_size
+                + 3 * c.hidden_size
+                + c.hidden_size
+                + c.num_attention_heads
+                + 2 * c.intermediate_size) as u64,
+        }
+    }
 }
 
 impl From<&DecoderConfig> for Outline {

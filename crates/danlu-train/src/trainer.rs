@@ -1,5 +1,6 @@
 //! The one trainer: every recipe's step loop, with its gates, measures and checkpoints.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use danlu_eval::Measure;
-use danlu_models::{load_named, to_named};
+use danlu_models::{names, names_and_shapes, trained};
 use serde_json::{Map, Value};
 
 use crate::auto::Plan;
@@ -24,6 +25,7 @@ use crate::objectives::{Objective, Report};
 use crate::optimizer::Optimizer;
 use crate::pace::Pace;
 use crate::schedule::Schedule;
+use crate::tune;
 
 /// Updates whose batches are made ahead of time.
 const AHEAD: usize = 2;
@@ -95,6 +97,8 @@ struct Session<'a, O: Objective> {
     /// None only while a step moves it.
     model: Option<O::Model>,
     optimizer: Optimizer,
+    /// The parameters that checkpoints hold: all, or those that are trained where the others are a model's that is kept elsewhere.
+    kept: HashSet<String>,
     schedule: Schedule,
     pace: Pace,
     guard: LossGuard,
@@ -116,7 +120,12 @@ impl<'a, O: Objective> Session<'a, O> {
     fn open(run: &'a Run<'a, O>, model: O::Model, observer: &'a mut dyn Observer) -> Result<Self> {
         let start = Instant::now();
         let recipe = &run.plan.recipe;
-        let mut optimizer = Optimizer::new(&recipe.optimizer, &model);
+        let parameters = names_and_shapes(&model);
+        let mut factors = tune::rate_factors(&parameters, recipe.tune.rate_decay);
+        factors.iter_mut().zip(&parameters).for_each(|(factor, (name, _))| *factor *= run.objective.rate_factor(name));
+        let mut optimizer = Optimizer::new(&recipe.optimizer, &model).with_rate_factors(factors);
+        let all = || parameters.into_iter().map(|(name, _)| name);
+        let kept: HashSet<String> = if recipe.freezes() { trained(&model).into_iter().collect() } else { all().collect() };
         let found = checkpoint::latest(&run.folder.join("checkpoints"), |folder, reason| {
             observer.event(&Event::Note(&format!("{} is damaged ({reason:#}); trying the one before", folder.display())));
         })?;
@@ -131,8 +140,10 @@ impl<'a, O: Objective> Session<'a, O> {
                 );
                 ensure!(state.data == run.data, "{} was trained on other data than is there now", folder.display());
                 let weights = weights.into_iter().map(|t| (t.name, TensorData::new(t.data, t.shape))).collect();
-                let model = load_named(model, weights).with_context(|| format!("{} does not fit the model", folder.display()))?;
+                let model = names::load_named_of(model, weights, |name| kept.contains(name))
+                    .with_context(|| format!("{} does not fit the model", folder.display()))?;
                 optimizer.load_named(&model, moments, &run.device.clone().inner())?;
+                run.objective.restore(&state.objective)?;
                 (model, state)
             }
             None => {
@@ -148,6 +159,7 @@ impl<'a, O: Objective> Session<'a, O> {
             observer,
             model: Some(model),
             optimizer,
+            kept,
             schedule: Schedule::new(&recipe.optimizer, state.planned),
             pace: Pace::new(minutes.map(|m| m * 60.0), overhead),
             guard: LossGuard { centre: state.loss_centre, spread: state.loss_spread },
@@ -235,7 +247,8 @@ impl<'a, O: Objective> Session<'a, O> {
         done.report.extend(report);
         self.state.position += self.run.plan.rows as u64;
         self.state.step = step;
-        self.state.tokens += done.targets as u64;
+        // What went through the model, whether or not it carried loss.
+        self.state.tokens += self.run.plan.step_tokens();
         Ok(done)
     }
 
@@ -246,7 +259,7 @@ impl<'a, O: Objective> Session<'a, O> {
         let counts: Vec<usize> = pieces.iter().map(|piece| objective.targets(piece)).collect();
         let total: usize = counts.iter().sum();
         let mut gradients = Gradients::new();
-        let mut done = Update { targets: total, ..Update::default() };
+        let mut done = Update::default();
         for (piece, &count) in pieces.iter().zip(&counts).filter(|(_, count)| **count > 0) {
             let weight = count as f64 / total as f64;
             let mean = objective.loss(&model, piece);
@@ -434,10 +447,11 @@ impl<'a, O: Objective> Session<'a, O> {
     fn save(&mut self) -> Result<()> {
         let begun = Instant::now();
         let checkpoints = self.run.folder.join("checkpoints");
-        let model = named(self.model()?)?;
+        let model = named(self.model()?, &self.kept)?;
         let moments = self.optimizer.to_named(self.model()?)?;
         self.state.elapsed = self.elapsed();
         (self.state.loss_centre, self.state.loss_spread) = (self.guard.centre, self.guard.spread);
+        self.state.objective = self.run.objective.state();
         // The log must reach the disk before the checkpoint does: a log may be cut to a checkpoint's step, never made up.
         self.metrics.flush()?;
         let folder = checkpoint::save(&checkpoints, self.state.clone(), &model, &moments)?;
@@ -487,14 +501,12 @@ struct Update {
     loss: f64,
     /// Length of the gradient.
     norm: f64,
-    /// Targets that carried loss.
-    targets: usize,
     report: Report,
 }
 
-/// A model's parameters, read from its device.
-fn named(model: &impl Module) -> Result<Vec<NamedTensor>> {
-    let tensors = to_named(model)?.into_iter().map(|(name, data)| {
+/// Some of a model's parameters, read from its device.
+fn named(model: &impl Module, wanted: &HashSet<String>) -> Result<Vec<NamedTensor>> {
+    let tensors = names::to_named_of(model, |name| wanted.contains(name))?.into_iter().map(|(name, data)| {
         let shape = data.shape().to_vec();
         match data.try_into_vec::<f32>() {
             Ok(data) => Ok(NamedTensor { name, shape, data }),

@@ -134,7 +134,7 @@ fn data_that_the_loss_cannot_use_is_refused() {
         Preferences::Judged(all) => Preferences::Judged(all.into_iter().filter(|one| one.good == judged).collect()),
         pairs => pairs,
     };
-    check(&plan("dpo", &[]), preferences(0..8, true), preferences(8..9, true), "use kto");
+    check(&plan("dpo", &[]), preferences(0..8, true), preferences(8..9, true), "use \"kto\"");
     check(&plan("dpo", &[]), preferences(0..8, false), preferences(8..9, false), "there is none");
     check(&plan("dpo", &[]), preferences(0..0, false), preferences(8..9, false), "no preference to learn");
     check(&plan("dpo", &[]), preferences(0..8, false), preferences(8..8, false), "held out");

@@ -1,6 +1,8 @@
 use clap::{Parser, Subcommand};
 
-use crate::verbs::{chat, data, doctor, eval, generate, models, plan, reference, serve, tokenizer, train, up};
+use crate::verbs::{
+    chat, classify, compare, data, doctor, eval, generate, models, plan, reference, sample, serve, tokenizer, train, up,
+};
 
 const AFTER: &str = "\
 Start with:
@@ -38,7 +40,10 @@ pub enum Verb {
     Train(train::Args),
     Eval(eval::Args),
     Models(models::Args),
+    Compare(compare::Args),
+    Classify(classify::Args),
     Generate(generate::Args),
+    Sample(sample::Args),
     Chat(chat::Args),
     Serve(serve::Args),
     Doctor(doctor::Args),

@@ -16,11 +16,38 @@ const MAX_TOTAL: u64 = 4 << 30;
 /// What to do with a file: its path in the package and its contents.
 pub(super) type Visit<'a> = &'a mut dyn FnMut(&str, &mut dyn Read) -> Result<()>;
 
-/// Visits the files of `package` (a folder, wheel, zip, tar.gz, tgz or deb) whose paths match `globs`.
+/// Visits the files of `package` (a folder, wheel, zip, tar.gz, tgz or deb) whose paths match `globs`, or those of an archive inside it.
 ///
 /// # Errors
 /// When the package is damaged, a file is larger than a bound, or none matches.
 pub(super) fn visit(package: &Path, globs: &[String], visit: Visit) -> Result<()> {
+    let (inner, globs): (Vec<String>, Vec<String>) = globs.iter().cloned().partition(|glob| glob.contains('!'));
+    if inner.is_empty() {
+        return visit_outer(package, &globs, visit);
+    }
+    let mut found = !globs.is_empty() && visit_outer(package, &globs, visit).is_ok();
+    let pairs: Vec<(&str, &str)> = inner.iter().filter_map(|glob| glob.split_once('!')).collect();
+    let mut archives: Vec<&str> = pairs.iter().map(|(archive, _)| *archive).collect();
+    archives.dedup();
+    for archive in archives {
+        let copied = tempfile::Builder::new().suffix(archive.rsplit('/').next().unwrap_or(archive)).tempfile()?;
+        let unpacked = visit_outer(package, &[archive.to_owned()], &mut |_, contents| {
+            std::io::copy(contents, &mut copied.as_file()).map(drop).context("cannot copy an archive out of its package")
+        });
+        // The other place of the same entry has its files without an archive around them.
+        if unpacked.is_ok() {
+            let wanted: Vec<String> = pairs.iter().filter(|pair| pair.0 == archive).map(|pair| pair.1.to_owned()).collect();
+            visit_outer(copied.path(), &wanted, visit)?;
+            found = true;
+        }
+    }
+    if !found {
+        bail!("{} has no file {}", package.display(), [globs, inner].concat().join(" or "));
+    }
+    Ok(())
+}
+
+fn visit_outer(package: &Path, globs: &[String], visit: Visit) -> Result<()> {
     let mut wanted = Wanted { globs: globset(globs)?, found: 0, left: MAX_TOTAL, visit };
     let name = package.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let visited = if package.is_dir() {

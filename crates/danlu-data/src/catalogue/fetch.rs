@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::{Entry, Place, Shape, archive, client, find, read};
+use super::{Entry, Place, Shape, archive, client, find, help, labelled, read};
 use crate::Progress;
+use crate::prompts::arithmetic;
 use crate::source::Source;
 
 /// What was fetched.
@@ -52,6 +54,9 @@ pub fn fetch_in(cache: &Path, entry: &Entry, progress: &mut dyn Progress) -> Res
         && stamp.files.iter().all(|file| folder.join(file).is_file())
     {
         return Ok(fetched(entry, &folder, stamp));
+    }
+    if let Shape::Arithmetic { level } = entry.shape {
+        return Ok(fetched(entry, &folder, make(entry, level, &folder)?));
     }
     let packages = cache.join("packages");
     fs::create_dir_all(&packages).with_context(|| format!("cannot create the folder {}", packages.display()))?;
@@ -122,6 +127,18 @@ fn unpack(package: &Path, entry: &Entry, place: &Place, folder: &Path) -> Result
     Ok(stamp)
 }
 
+/// Writes the entry's folder in the cache with questions that are made here.
+fn make(entry: &Entry, level: u8, folder: &Path) -> Result<Stamp> {
+    const QUESTIONS: &str = "questions.jsonl";
+    let stamp = Stamp { entry: entry.clone(), from: "this program".to_owned(), files: vec![QUESTIONS.to_owned()] };
+    danlu_files::write_folder_atomic(folder, |folder| {
+        let lines: Vec<String> = arithmetic::questions(level).iter().map(|one| arithmetic::record(one).to_string()).collect();
+        fs::write(folder.join(QUESTIONS), lines.join("\n") + "\n")?;
+        Ok(fs::write(folder.join(STAMP), serde_json::to_vec_pretty(&stamp)?)?)
+    })?;
+    Ok(stamp)
+}
+
 const DOCUMENTS: &str = "documents.jsonl.zst";
 
 /// `name` has only plain components; see [`archive`].
@@ -138,16 +155,31 @@ fn copy(folder: &Path, name: &str, contents: &mut dyn Read, files: &mut Vec<Stri
 fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
     let mut out = zstd::Encoder::new(BufWriter::new(File::create(path)?), 3)?;
     let mut count = 0;
-    archive::visit(package, &entry.files, &mut |_, contents| {
-        read::documents(&entry.shape, &mut BufReader::new(contents), &mut |text| {
-            if !text.trim().is_empty() {
-                serde_json::to_writer(&mut out, &serde_json::json!({ "text": text }))?;
-                out.write_all(b"\n")?;
-                count += 1;
-            }
+    let mut write = |record: serde_json::Value| -> Result<()> {
+        serde_json::to_writer(&mut out, &record)?;
+        out.write_all(b"\n")?;
+        count += 1;
+        Ok(())
+    };
+    if entry.shape == Shape::Questions {
+        let mut all = Vec::new();
+        archive::visit(package, &entry.files, &mut |name, contents| {
+            all.extend(help::questions(&read::page(name, contents)?));
             Ok(())
-        })
-    })?;
+        })?;
+        for help::Question { page, question, answer } in help::distinct(all) {
+            let messages = json!([{ "role": "user", "content": question }, { "role": "assistant", "content": answer }]);
+            write(json!({ "group": page, "messages": messages }))?;
+        }
+    } else {
+        archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
+            Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
+            Shape::TaggedWords => labelled::tagged(contents, &mut write),
+            shape => read::documents(shape, name, &mut BufReader::new(contents), &mut |text| {
+                if text.trim().is_empty() { Ok(()) } else { write(json!({ "text": text })) }
+            }),
+        })?;
+    }
     out.finish()?.flush()?;
     if count == 0 {
         bail!("the package holds no document");

@@ -6,9 +6,13 @@
 mod archive;
 mod client;
 mod fetch;
+mod help;
+mod labelled;
 mod read;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -27,7 +31,7 @@ pub struct Entry {
     pub language: String,
     /// An SPDX expression where there is one.
     pub licence: String,
-    /// Globs over the paths inside a source.
+    /// Globs over the paths inside a source; `inner.zip!*.json` are those inside an archive that lies in it.
     #[serde(default)]
     pub files: Vec<String>,
     pub shape: Shape,
@@ -43,12 +47,14 @@ pub enum Kind {
     Text,
     /// Conversations, answers with preferences: what models are tuned on.
     Chat,
+    /// Texts with labels: what classifiers learn from.
+    Labelled,
     Model,
 }
 
 /// How the contents of a file become documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Shape {
     /// The files are used as they are.
     Files,
@@ -60,10 +66,22 @@ pub enum Shape {
     Lines,
     /// `word/tag word/tag`; the words are put together to text again.
     Tagged,
+    /// [`Shape::Tagged`] with a document a line.
+    TaggedLines,
+    /// A labelled text a line; the label is that of the file, by its name.
+    LabelledLines { labels: BTreeMap<String, String> },
+    /// `word/tag word/tag`, with the tags: a record a line.
+    TaggedWords,
     /// A compressed dictionary in dictd's format: entries begin at the margin after an empty line.
     Dictionary,
+    /// Pages of a program's help; a document a page.
+    Help,
+    /// The questions that pages of help answer, as conversations.
+    Questions,
     /// The sources in the local cargo registry.
     Crates,
+    /// Made when it is asked for: [`crate::prompts::arithmetic`].
+    Arithmetic { level: u8 },
 }
 
 /// Where an entry can be had.

@@ -10,16 +10,36 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::Shape;
+use super::help::Page;
+use crate::labelled::spaced;
 
 /// The largest dictionary text that is read.
 const MAX_DICTIONARY: u64 = 1 << 30;
 /// Entries of a dictionary are put together to documents of about this many bytes: one alone is too short to learn from.
 const DICTIONARY_DOCUMENT: usize = 4 << 10;
 
-/// Reads the documents of one file in order.
-pub(super) fn documents(shape: &Shape, file: &mut dyn Read, document: &mut dyn FnMut(String) -> Result<()>) -> Result<()> {
+/// A page of help, in a file of its own.
+pub(super) fn page(name: &str, file: &mut dyn Read) -> Result<Page> {
+    let mut html = String::new();
+    file.read_to_string(&mut html)?;
+    Ok(Page::parse(name, &html))
+}
+
+/// Reads the documents of the file `name` in order.
+pub(super) fn documents(
+    shape: &Shape,
+    name: &str,
+    file: &mut dyn Read,
+    document: &mut dyn FnMut(String) -> Result<()>,
+) -> Result<()> {
     match shape {
-        Shape::Files | Shape::Crates => Ok(()),
+        Shape::Files
+        | Shape::Crates
+        | Shape::Questions
+        | Shape::Arithmetic { .. }
+        | Shape::LabelledLines { .. }
+        | Shape::TaggedWords => Ok(()),
+        Shape::Help => document(page(name, file)?.text()),
         Shape::Records { fields } => records(file, &mut |record| document(join_fields(&record, fields))),
         Shape::Conversations { messages, text } => records(file, &mut |record| {
             let mut lines = Vec::new();
@@ -40,6 +60,13 @@ pub(super) fn documents(shape: &Shape, file: &mut dyn Read, document: &mut dyn F
             let mut text = String::new();
             file.read_to_string(&mut text)?;
             document(text.lines().map(untag).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n"))
+        }
+        Shape::TaggedLines => {
+            for line in BufReader::new(file).split(b'\n') {
+                let line = line?;
+                document(untag(&String::from_utf8_lossy(&line)))?;
+            }
+            Ok(())
         }
         Shape::Dictionary => dictionary(file, document),
     }
@@ -138,7 +165,7 @@ fn untag(line: &str) -> String {
         };
         let opens = token.starts_with("``") || matches!(&*word, "(" | "[" | "{");
         let closes = token.starts_with("''") || matches!(&*word, "," | "." | ";" | ":" | "?" | "!" | ")" | "]" | "}");
-        if !glue && !closes {
+        if !glue && !closes && spaced(text.chars().next_back(), word.chars().next()) {
             text.push(' ');
         }
         text.push_str(&word);
@@ -173,7 +200,7 @@ mod tests {
 
     fn check(shape: &Shape, file: &[u8], expected: &[&str]) {
         let mut found = Vec::new();
-        documents(shape, &mut &file[..], &mut |text| {
+        documents(shape, "", &mut &file[..], &mut |text| {
             found.push(text);
             Ok(())
         })
@@ -196,6 +223,11 @@ mod tests {
         check(&Shape::Lines, "一\n\n 二 \n".as_bytes(), &["一", "二"]);
         let tagged = b"\n\tThe/at jury/nn said/vbd ``/`` no/at evidence/nn ''/'' (/( or/cc 1\\/2/cd )/) ./.\n\nSo/rb ?/.\n";
         check(&Shape::Tagged, tagged, &["The jury said \"no evidence\" (or 1\\/2).\nSo?"]);
+        check(
+            &Shape::TaggedLines,
+            "江/nr 泽民/nr  １２月/t on/in time/nn ./.\n\nb/x\n".as_bytes(),
+            &["江泽民１２月on time.", "", "b"],
+        );
         let entry = |word: &str| format!("{word} n.\n   {}\n\n", "a meaning ".repeat(300));
         let text = ["Abacus", "Abbey", "Abbot"].map(entry).concat();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -209,9 +241,10 @@ mod tests {
     fn a_file_of_another_form_is_an_error() {
         for file in [&b"[{\"title\":"[..], b"42", b"", b"\xff"] {
             let shape = Shape::Records { fields: vec![] };
-            assert!(documents(&shape, &mut &file[..], &mut |_| Ok(())).is_err());
+            assert!(documents(&shape, "", &mut &file[..], &mut |_| Ok(())).is_err());
         }
-        let stop = documents(&Shape::Records { fields: vec![] }, &mut &b"[1]"[..], &mut |_| anyhow::bail!("the disk is full"));
+        let stop =
+            documents(&Shape::Records { fields: vec![] }, "", &mut &b"[1]"[..], &mut |_| anyhow::bail!("the disk is full"));
         assert!(stop.unwrap_err().to_string().contains("the disk is full"));
     }
 }

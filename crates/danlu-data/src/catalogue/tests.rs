@@ -12,7 +12,8 @@ fn the_catalogue_is_well_formed() {
     names.dedup();
     assert_eq!(names.len(), entries.len(), "a name twice");
     for entry in &entries {
-        assert!(entry.shape == Shape::Crates || !(entry.sources.is_empty() || entry.files.is_empty()), "{}", entry.name);
+        let made_here = matches!(entry.shape, Shape::Crates | Shape::Arithmetic { .. });
+        assert!(made_here || !(entry.sources.is_empty() || entry.files.is_empty()), "{}", entry.name);
         for place in &entry.sources {
             if let Place::Pip { file, blake3, .. } | Place::Npm { file, blake3, .. } = place {
                 assert!(blake3.len() == 64 && file.contains('.'), "{}", entry.name);
@@ -75,4 +76,13 @@ fn a_package_with_another_checksum_is_not_used() {
     let error = fetch_in(dir.path(), &entry(vec![place], Shape::Lines), &mut ()).unwrap_err();
     let message = format!("{error:#}");
     assert!(message.contains("pip no such package==1") && message.contains("by hand"), "{message}");
+}
+
+#[test]
+fn what_is_made_here_needs_no_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let fetched = fetch_in(dir.path(), &find("arithmetic-1").unwrap(), &mut ()).unwrap();
+    let prompts = crate::prompts::read(std::slice::from_ref(&fetched.source)).unwrap().records;
+    assert!(prompts.len() > 1000 && prompts.iter().all(|one| one.reference.answer.is_some()));
+    assert_eq!(fetch_in(dir.path(), &find("arithmetic-1").unwrap(), &mut ()).unwrap(), fetched);
 }

@@ -95,7 +95,7 @@ impl Encoder {
         answers
             .map(|i| {
                 let messages = conversation.messages[..=i].to_vec();
-                self.answer(&Conversation { messages, tools: conversation.tools.clone() })
+                self.answer(&Conversation { messages, ..conversation.clone() })
             })
             .collect()
     }
@@ -170,7 +170,7 @@ fn learned(message: &Message) -> bool {
 
 /// The whole text, and where in it the assistant's answers are, each with the end of its turn.
 fn spans(template: &Template, conversation: &Conversation, which: Which) -> Result<(String, Vec<Range<usize>>)> {
-    let Conversation { messages, tools } = conversation;
+    let Conversation { messages, tools, .. } = conversation;
     let last = messages.len().saturating_sub(1);
     if which == Which::Last && messages.last().is_none_or(|message| message.role != Role::Assistant) {
         bail!("the last message is not the assistant's, so there is no answer to learn from");

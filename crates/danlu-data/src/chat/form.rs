@@ -65,7 +65,8 @@ pub fn conversation(record: &Value) -> Result<(Form, Conversation), String> {
     if messages.is_empty() {
         return Err("has no messages".to_owned());
     }
-    Ok((form, Conversation { messages, tools: tools(record)? }))
+    let group = text(record, "group").map(str::to_owned);
+    Ok((form, Conversation { messages, tools: tools(record)?, group }))
 }
 
 /// A list of messages, each as [`message`] reads it. A list may mix the names of forms.

@@ -65,6 +65,9 @@ pub struct Conversation {
     pub messages: Vec<Message>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Value>,
+    /// What it was made from, such as a page: conversations of one group are on the same side of a split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }
 
 fn yes() -> bool {
@@ -130,7 +133,7 @@ impl ToolCall {
 
 impl Conversation {
     pub fn new(messages: Vec<Message>) -> Self {
-        Self { messages, tools: Vec::new() }
+        Self { messages, ..Self::default() }
     }
 
     /// The messages before the last, when the last is an assistant's: a prompt and its answer.
@@ -139,11 +142,11 @@ impl Conversation {
         (last.role == Role::Assistant).then_some((before, last))
     }
 
-    /// Which side of a split it is on: a number drawn by its messages up to the first answer, so that the same question with another answer
-    /// is on the same side.
+    /// Which side of a split it is on: a number drawn by its group, else by its messages up to the first answer, so that the same question
+    /// with another answer is on the same side.
     pub fn lot(&self, seed: u64) -> u64 {
         let opening: Vec<&Message> = self.messages.iter().take_while(|message| message.role != Role::Assistant).collect();
-        let text = json!([seed, opening]).to_string();
+        let text = self.group.as_ref().map_or_else(|| json!([seed, opening]), |group| json!([seed, group])).to_string();
         let hash = blake3::hash(text.as_bytes());
         u64::from_le_bytes(std::array::from_fn(|i| hash.as_bytes()[i]))
     }

@@ -4,6 +4,7 @@
 mod encode;
 pub mod form;
 mod message;
+mod mix;
 mod pack;
 mod python;
 mod read;
@@ -15,7 +16,9 @@ mod tests;
 pub use encode::{Encoded, Encoder};
 pub use form::Form;
 pub use message::{Conversation, FunctionCall, Message, Role, ToolCall};
+pub use mix::PackedMixture;
 pub use pack::{Packed, append};
 pub use read::{Records, read, read_with};
 pub use split::held_out;
+pub(crate) use split::held_out_lots;
 pub use template::{CHATML, Template};

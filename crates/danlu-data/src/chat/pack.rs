@@ -63,15 +63,19 @@ impl Packed {
         self.encoded.len()
     }
 
+    /// Tokens of a row.
+    pub fn row_len(&self) -> usize {
+        self.row_len
+    }
+
+    /// Tokens of the conversations that are trained on.
+    pub fn tokens(&self) -> u64 {
+        self.encoded.iter().map(|one| one.ids.len() as u64).sum()
+    }
+
     /// Rows of an epoch.
     pub fn rows(&self) -> u64 {
         self.rows.len() as u64
-    }
-
-    /// The share of row space that conversations fill.
-    pub fn filled(&self) -> f64 {
-        let tokens: usize = self.encoded.iter().map(|one| one.ids.len()).sum();
-        tokens as f64 / (self.rows.len() * self.row_len) as f64
     }
 
     /// The rows `position..position + rows`, counted from the beginning of training.
@@ -118,7 +122,8 @@ mod tests {
         let all: Vec<Encoded> = lengths.iter().zip(1..).map(|(&length, name)| encoded(length, name)).collect();
         let packed = Packed::new(all, 9, 0, 7).unwrap();
         assert_eq!((packed.conversations(), packed.too_long), (10, 1));
-        assert!(packed.filled() > 0.85, "{}", packed.filled());
+        let filled = packed.tokens() as f64 / (packed.rows() * 9) as f64;
+        assert!(filled > 0.85, "{filled}");
         let mut orders = Vec::new();
         for epoch in 0..3 {
             let batch = packed.batch(epoch * packed.rows(), packed.rows() as usize);

@@ -8,8 +8,22 @@ fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
-/// The `trim` filter.
-pub(super) fn trim(text: &str, characters: Option<&str>) -> String {
+/// The `iterable` test: over nothing one cannot iterate, which templates rely on to find out whether there are tools.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !value.is_none() && value.try_iter().is_ok()
+}
+
+/// How Python writes a value, where that is otherwise than Jinja's: numbers with a fraction or an exponent.
+pub(super) fn written(value: &Value) -> Option<String> {
+    (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok().map(float)).flatten()
+}
+
+/// The `trim` filter, of whatever Python makes a text of.
+pub(super) fn trim(value: &Value, characters: Option<&str>) -> String {
+    let text = match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => written(value).unwrap_or_else(|| value.to_string()),
+    };
     match characters {
         Some(characters) => text.trim_matches(|c| characters.contains(c)).to_owned(),
         None => text.trim_matches(is_space).to_owned(),

@@ -8,8 +8,12 @@ const LEAST: usize = 4;
 /// Whether each conversation is held out, by its [`Conversation::lot`]: about `share` of them, at least four where there are twice as many,
 /// and always both sides non-empty where there are two openings.
 pub fn held_out(conversations: &[Conversation], share: f64, seed: u64) -> Vec<bool> {
-    let lots: Vec<u64> = conversations.iter().map(|one| one.lot(seed)).collect();
-    let mut sorted = lots.clone();
+    held_out_lots(&conversations.iter().map(|one| one.lot(seed)).collect::<Vec<_>>(), share)
+}
+
+/// [`held_out`] of anything whose lots are drawn already.
+pub(crate) fn held_out_lots(lots: &[u64], share: f64) -> Vec<bool> {
+    let mut sorted = lots.to_vec();
     sorted.sort_unstable();
     sorted.dedup();
     let least = LEAST.min(sorted.len() / 2);

@@ -206,3 +206,16 @@ fn a_template_is_found_where_models_keep_it() {
     template.save(other.path()).unwrap();
     assert!(Template::of_folder(other.path()).unwrap().unwrap().same_as(&template));
 }
+
+#[test]
+fn values_are_written_and_tested_as_in_python() {
+    let render = |source: &str| {
+        let variables =
+            serde_json::from_value(json!({"small": 1e-7, "large": 1e20, "half": 0.5, "two": 2, "nothing": null})).unwrap();
+        Template::new(source, variables).unwrap().render(&[Message::user("a")], &[], false).unwrap()
+    };
+    assert_eq!(render("{{ small }} {{ large }} {{ half }} {{ two }} {{ nothing }}"), "1e-07 1e+20 0.5 2 None");
+    assert_eq!(render("{{ nothing is iterable }} {{ messages is iterable }} {{ two is iterable }}"), "False True False");
+    assert_eq!(render("{{ tools is iterable and tools | length > 0 }}"), "False");
+    assert_eq!(render("{{ nothing | trim }} {{ ' a ' | trim }}"), "None a");
+}

@@ -52,7 +52,7 @@ impl Answer {
     fn new(encoder: &Encoder, prompt: &Conversation, answer: &Message) -> Result<Self> {
         let mut messages = prompt.messages.clone();
         messages.push(answer.clone());
-        let encoded = encoder.answer(&Conversation { messages, tools: prompt.tools.clone() })?;
+        let encoded = encoder.answer(&Conversation { messages, ..prompt.clone() })?;
         let begin = encoded.loss.iter().position(|&loss| loss);
         let end = encoded.loss.iter().rposition(|&loss| loss);
         let (Some(begin @ 1..), Some(end)) = (begin, end) else { bail!("the template writes no answer after a prompt") };

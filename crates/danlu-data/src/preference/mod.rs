@@ -6,6 +6,7 @@ mod parse;
 mod tests;
 
 use anyhow::Result;
+use serde::Serialize;
 
 pub use encode::{Answer, EncodedJudged, EncodedPair, Fitted, fit};
 
@@ -13,7 +14,7 @@ use crate::chat::{Conversation, Message, Records, read_with};
 use crate::source::Source;
 
 /// Two answers to one prompt, of which one is better.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pair {
     /// The messages before the answers, and the tools there are.
     pub prompt: Conversation,
@@ -24,7 +25,7 @@ pub struct Pair {
 }
 
 /// An answer and whether it is good.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Judged {
     pub prompt: Conversation,
     pub answer: Message,
@@ -32,7 +33,7 @@ pub struct Judged {
 }
 
 /// What one record says. An order of n answers is the pairs that follow from it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Preference {
     Pairs(Vec<Pair>),
     Judged(Judged),

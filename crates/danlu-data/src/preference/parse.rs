@@ -41,7 +41,7 @@ fn pair(map: &Map<String, Value>) -> Result<(Form, Pair), String> {
         }
         (None, Value::Array(chosen), Value::Array(rejected)) => {
             let (prompt, chosen, rejected) = differ_at_the_end(form::messages(chosen)?, form::messages(rejected)?)?;
-            (Form::Messages, Conversation { messages: prompt, tools: vec![] }, chosen, rejected)
+            (Form::Messages, Conversation::new(prompt), chosen, rejected)
         }
         (None, ..) => return Err("has two answers and no prompt".to_owned()),
     };
@@ -89,11 +89,11 @@ fn judged(map: &Map<String, Value>) -> Result<(Form, Judged), String> {
         let (form, prompt) = prompt(map)?.ok_or("has a completion and no prompt")?;
         return Ok((form, Judged { prompt: asked(prompt)?, answer: one_answer(completion, "completion")?, good }));
     }
-    let (form, Conversation { mut messages, tools }) = form::conversation(&Value::Object(map.clone()))?;
+    let (form, Conversation { mut messages, tools, group }) = form::conversation(&Value::Object(map.clone()))?;
     match messages.pop() {
         Some(answer) if answer.role == Role::Assistant => {
             let answer = spoken(answer, "last message")?;
-            Ok((form, Judged { prompt: asked(Conversation { messages, tools })?, answer, good }))
+            Ok((form, Judged { prompt: asked(Conversation { messages, tools, group })?, answer, good }))
         }
         _ => Err("does not end with an answer of an assistant that the label could be about".to_owned()),
     }

@@ -70,7 +70,7 @@ impl TokenSet {
 
     /// The tokenizer the set was built with.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        let tokenizer = Tokenizer::load(&self.folder.join(TOKENIZER))?;
+        let tokenizer = Tokenizer::load(&self.folder.join(TOKENIZER))?.ending_with(self.manifest.end_of_text)?;
         if tokenizer.hash() != self.manifest.tokenizer {
             bail!("{} is not the tokenizer this token set was built with", self.folder.join(TOKENIZER).display());
         }

@@ -28,6 +28,11 @@ pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> io::Result<Box<dyn Buf
     Ok(Box::new(reader))
 }
 
+/// [`open`] without progress.
+pub(crate) fn open_alone(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    open(path, &Arc::new(AtomicU64::new(0)))
+}
+
 /// A file that adds what is read from it to a shared counter, for progress.
 struct Counted {
     file: File,

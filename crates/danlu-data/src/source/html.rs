@@ -137,19 +137,19 @@ fn after_end_tag<'a>(text: &'a str, name: &str) -> &'a str {
     ""
 }
 
-struct Tag {
+pub(crate) struct Tag {
     /// In lower case.
-    name: String,
-    closes: bool,
+    pub name: String,
+    pub closes: bool,
     /// `<name/>`.
-    empty: bool,
+    pub empty: bool,
     /// Bytes from `<` to `>`.
-    length: usize,
+    pub length: usize,
 }
 
 impl Tag {
     /// The tag at the start of `text`, or nothing when the `<` is only a sign.
-    fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let closes = bytes.get(1) == Some(&b'/');
         let name_at = 1 + usize::from(closes);

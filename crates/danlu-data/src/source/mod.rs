@@ -4,7 +4,7 @@
 
 mod code;
 mod compressed;
-mod html;
+pub(crate) mod html;
 mod json;
 mod lines;
 mod parquet;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use compressed::open_alone as open;
 pub use reader::{Raw, Reader};
 pub use resolve::{Inputs, Source, resolve};
 

@@ -14,8 +14,8 @@ pub(super) fn export(tokenizer: &Tokenizer, folder: &Path, context: usize) -> Re
     let mut special = Map::new();
     special.insert("bos_token".into(), json!(end));
     special.insert("eos_token".into(), json!(end));
-    if tokenizer.token_to_id(PAD).is_some() {
-        special.insert("pad_token".into(), json!(PAD));
+    if let Some(pad) = [PAD, "[PAD]"].into_iter().find(|pad| tokenizer.token_to_id(pad).is_some()) {
+        special.insert("pad_token".into(), json!(pad));
     }
     for (key, token) in [("unk_token", "[UNK]"), ("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("mask_token", "[MASK]")] {
         if tokenizer.token_to_id(token).is_some() {

@@ -81,13 +81,15 @@ impl Tokenizer {
         plain.with_truncation(None).map_err(|e| anyhow!("{e}"))?;
         plain.with_padding(None);
         let json = json(&plain)?;
-        let (hash, fast) = (danlu_files::hash_bytes(json.as_bytes()), Fast::new(&json));
+        let fast = Fast::new(&json);
         plain.set_encode_special_tokens(true);
         let end_of_text = end
             .into_iter()
             .chain(END_NAMES)
             .find_map(|name| plain.token_to_id(name))
             .with_context(|| format!("it has no token that ends a document; one of {} is needed", END_NAMES.join(", ")))?;
+        // Two folders may have one tokenizer.json and end documents with different tokens of it.
+        let hash = danlu_files::hash_bytes(format!("{json}\n{end_of_text}").as_bytes());
         // Ids may have holes, so the size a model needs is the largest id and one, not the number of tokens.
         let largest = plain.get_vocab(true).into_values().max().context("its vocabulary is empty")?;
         if largest == u32::MAX {
@@ -95,6 +97,15 @@ impl Tokenizer {
         }
         let inner = Inner { plain, fast, with_special: OnceLock::new(), vocab_size: largest as usize + 1, end_of_text, hash };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same tokenizer, whose documents end with the token `end`.
+    ///
+    /// # Errors
+    /// When it has no such token.
+    pub fn ending_with(&self, end: u32) -> Result<Self> {
+        let name = self.id_to_token(end).with_context(|| format!("the tokenizer has no token {end} to end documents with"))?;
+        Self::from_json(self.to_json()?.as_bytes(), Some(&name))
     }
 
     /// The contents of `tokenizer.json`.

@@ -12,11 +12,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use danlu_ops::Projection;
 
 pub use merge::{Merged, logits_gap};
-pub use peft::{Adapter, load, save};
+pub use peft::{Adapter, base_of, load, named_base, save, set_base};
+pub(crate) use peft::{ends, load_on_base};
 
 use crate::layers::{Linear, Matrix, Quantized, hash};
-use crate::names::first_few;
-use crate::{Decoder, init, names};
+use crate::{Decoder, DecoderConfig, init, names};
 
 /// What is trained instead of the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,20 +159,41 @@ impl Decoder {
     }
 }
 
-fn attach(decoder: &mut Decoder, spec: &LoraSpec, seed: u64, device: &Device) -> Result<()> {
+/// How many parameters an adapter has on a model of this configuration; nothing is made.
+///
+/// # Errors
+/// As [`Decoder::with_adapter`].
+pub fn parameters(config: &DecoderConfig, spec: &AdapterSpec) -> Result<u64> {
+    let spec = match spec {
+        AdapterSpec::Prompt { tokens } => return Ok((tokens * config.hidden_size()) as u64),
+        AdapterSpec::Lora(spec) => spec,
+    };
+    let mut decoder = Decoder::empty(config, &Device::flex())?;
+    let of_one = |[outputs, inputs]: [usize; 2]| spec.rank * (outputs + inputs) + if spec.dora { outputs } else { 0 };
+    Ok(targets(&mut decoder, spec)?.iter().map(|(_, linear)| of_one(linear.dims()) as u64).sum())
+}
+
+/// The projections that get an update.
+fn targets<'a>(decoder: &'a mut Decoder, spec: &LoraSpec) -> Result<Vec<(String, &'a mut Linear)>> {
     ensure!((1..=LIMIT).contains(&spec.rank), "a rank of {}; it may be from 1 to {LIMIT}", spec.rank);
     ensure!(spec.alpha.is_finite() && spec.alpha > 0.0, "an alpha of {}; it must be above zero", spec.alpha);
     let linears = decoder.linears();
     for target in &spec.targets {
         let one = LoraSpec { targets: vec![target.clone()], ..spec.clone() };
         if !linears.iter().any(|(name, _)| one.wants(name)) {
-            let mut last: Vec<String> = linears.iter().filter_map(|(name, _)| Some(name.rsplit('.').next()?.into())).collect();
-            last.sort();
-            last.dedup();
-            bail!("{target:?} is no projection of this model; it has {ALL}, or {}", first_few(last));
+            let mut known: Vec<&str> = linears.iter().filter_map(|(name, _)| name.rsplit('.').next()).chain([ALL]).collect();
+            known.sort_unstable();
+            known.dedup();
+            let near = known.iter().max_by(|a, b| strsim::jaro_winkler(target, a).total_cmp(&strsim::jaro_winkler(target, b)));
+            let near = near.copied().unwrap_or(ALL);
+            bail!("{target:?} is no projection of this model; did you mean {near:?}? It has {}", known.join(", "));
         }
     }
-    for (name, linear) in linears.into_iter().filter(|(name, _)| spec.wants(name)) {
+    Ok(linears.into_iter().filter(|(name, _)| spec.wants(name)).collect())
+}
+
+fn attach(decoder: &mut Decoder, spec: &LoraSpec, seed: u64, device: &Device) -> Result<()> {
+    for (name, linear) in targets(decoder, spec)? {
         let [outputs, inputs] = linear.dims();
         // PEFT's: A as PyTorch draws a linear layer, B zero, so that training begins at the base.
         let a = init::uniform(seed, &format!("{name}.lora_A.weight"), 1.0 / (inputs as f64).sqrt(), spec.rank * inputs);

@@ -1,9 +1,10 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors`.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use burn::tensor::Device;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
@@ -11,15 +12,19 @@ use serde_json::{Value, json};
 
 use super::{AdapterSpec, LoraSpec};
 use crate::folder::read::Weights;
-use crate::folder::write_json;
+use crate::folder::{self, write_json};
 use crate::{Decoder, DecoderConfig, names, names_and_shapes};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// What PEFT puts before the names of a wrapped model.
 const PREFIX: &str = "base_model.model.";
-/// Our note of which base an adapter is for; PEFT passes over it.
+/// Our notes of which base an adapter is for, and that it was held in four bits; PEFT passes over them.
 const BASE_HASH: &str = "danlu_base_blake3";
+const BASE_FORM: &str = "danlu_base_form";
+const NF4: &str = "nf4";
+/// Holds the tokens that end a text, where they are others than the base's.
+const GENERATION: &str = "generation_config.json";
 /// A configuration is small; what is larger is something else.
 const LIMIT: u64 = 16 << 20;
 
@@ -82,7 +87,74 @@ pub fn save(decoder: &Decoder, spec: &AdapterSpec, config: &DecoderConfig, base:
     );
     let bytes = file(decoder, &decoder.weights_hash()?)?;
     danlu_files::write_atomic_bytes(&dir.join(WEIGHTS), &bytes)?;
+    write_json(&dir.join(GENERATION), &json!({ "bos_token_id": config.bos_token_id(), "eos_token_id": config.eos_token_id() }))?;
     write_json(&dir.join(CONFIG), &value)
+}
+
+/// The folder of the base, when `dir` holds an adapter and no model: where the adapter says it is, or beside the adapter under the same name.
+///
+/// # Errors
+/// When there is no such folder, or the configuration cannot be read.
+pub fn base_of(dir: &Path) -> Result<Option<PathBuf>> {
+    let Some(named) = named_base(dir)? else { return Ok(None) };
+    let base = Path::new(&named);
+    let beside = dir.parent().zip(base.file_name()).map(|(parent, name)| parent.join(name));
+    let found = [Some(base.to_path_buf()), beside].into_iter().flatten().find(|base| base.join("config.json").exists());
+    let found = found.with_context(|| {
+        format!(
+            "{} is an adapter for {named:?}, which is no model's folder here; `danlu models import` takes it with --base",
+            dir.display()
+        )
+    })?;
+    Ok(Some(found))
+}
+
+/// Makes the adapter in `dir` one for the base in the folder `base`, which is written down and not looked into.
+///
+/// # Errors
+/// When its configuration cannot be read or written.
+pub fn set_base(dir: &Path, base: &Path) -> Result<()> {
+    let path = dir.join(CONFIG);
+    let text = danlu_files::read_text_bounded(&path, LIMIT)?;
+    let mut config: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    ensure!(config.is_object(), "{} is not PEFT's configuration", path.display());
+    config["base_model_name_or_path"] = json!(base.display().to_string());
+    write_json(&path, &config)
+}
+
+/// Whether `dir` is a folder of PEFT's, and the base its configuration names, as it stands there.
+///
+/// # Errors
+/// When it is one and its configuration cannot be read.
+pub fn named_base(dir: &Path) -> Result<Option<String>> {
+    let path = dir.join(CONFIG);
+    if dir.join("config.json").exists() || !path.exists() {
+        return Ok(None);
+    }
+    let named = read_config(&path)?.base_model_name_or_path;
+    named.map(Some).with_context(|| format!("{} does not say which model it is for", path.display()))
+}
+
+/// The adapter in `dir` on its base, which is held as it was when the adapter was trained.
+pub(crate) fn load_on_base(dir: &Path, base: &Path, device: &Device) -> Result<Decoder> {
+    let weights = Weights::open_files(&[dir.join(WEIGHTS)])?;
+    let nf4 = weights.metadata.get(BASE_FORM).is_some_and(|form| form == NF4);
+    let (base, _) = if nf4 { folder::load_nf4(base, device)? } else { folder::load(base, device)? };
+    Ok(load(dir, &base)?.decoder)
+}
+
+/// The tokens that end a text, where the adapter's folder says so.
+pub(crate) fn ends(dir: &Path) -> Option<Vec<u32>> {
+    let text = danlu_files::read_text_bounded(&dir.join(GENERATION), LIMIT).ok()?;
+    let value: Value = serde_json::from_str(&text).ok()?;
+    let ends = value.get("eos_token_id")?;
+    let all = ends.as_array().cloned().unwrap_or_else(|| vec![ends.clone()]);
+    all.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
+}
+
+fn read_config(path: &Path) -> Result<Config> {
+    let text = danlu_files::read_text_bounded(path, LIMIT)?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not PEFT's configuration", path.display()))
 }
 
 /// Puts the adapter in `dir`, whoever wrote it, on a base.
@@ -92,9 +164,7 @@ pub fn save(decoder: &Decoder, spec: &AdapterSpec, config: &DecoderConfig, base:
 /// shapes, or with the hash of other weights.
 pub fn load(dir: &Path, base: &Decoder) -> Result<Adapter> {
     let path = dir.join(CONFIG);
-    let text = danlu_files::read_text_bounded(&path, LIMIT)?;
-    let config: Config =
-        serde_json::from_str(&text).with_context(|| format!("{} is not PEFT's configuration", path.display()))?;
+    let config = read_config(&path)?;
     for (key, harmless) in refused() {
         if let Some(value) = config.rest.get(key).filter(|value| !harmless.contains(value)) {
             bail!("{}: `{key}` is {value}, which danlu does not compute; only {} works", path.display(), harmless[0]);
@@ -173,7 +243,10 @@ fn file(decoder: &Decoder, base_hash: &str) -> Result<Vec<u8>> {
         tensors.push((in_file(&name), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
     }
     let known: BTreeSet<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
-    let about = HashMap::from([("format".to_string(), "pt".to_string()), (BASE_HASH.to_string(), base_hash.to_string())]);
+    let mut about = HashMap::from([("format".to_string(), "pt".to_string()), (BASE_HASH.to_string(), base_hash.to_string())]);
+    if decoder.is_quantized() {
+        about.insert(BASE_FORM.into(), NF4.into());
+    }
     let mut header = serde_json::to_vec(&Metadata::new(Some(about), tensors)?)?;
     // The tensors begin at a multiple of eight bytes.
     header.resize(header.len().next_multiple_of(8), b' ');

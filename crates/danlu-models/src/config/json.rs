@@ -114,7 +114,7 @@ fn token_ids(ids: &[u32]) -> Value {
 }
 
 /// The keys of one JSON object. A key that is null counts as absent.
-struct Keys<'a>(&'a Map<String, Value>);
+pub(super) struct Keys<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Keys<'a> {
     fn llama(&self, default_head_dim: Option<usize>) -> Result<LlamaConfig> {
@@ -212,39 +212,39 @@ impl<'a> Keys<'a> {
         Ok((theta, scaling))
     }
 
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    fn only(&self, key: &str, allowed: &[&str]) -> Result<()> {
+    pub(super) fn only(&self, key: &str, allowed: &[&str]) -> Result<()> {
         match self.text(key)? {
             Some(found) if !allowed.contains(&found) => bail!("`{key}` is \"{found}\"; supported: {}", allowed.join(", ")),
             _ => Ok(()),
         }
     }
 
-    fn needed(&self, key: &str) -> Result<usize> {
+    pub(super) fn needed(&self, key: &str) -> Result<usize> {
         self.count(key)?.with_context(|| format!("`{key}` is missing"))
     }
 
-    fn count(&self, key: &str) -> Result<Option<usize>> {
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
         self.typed(key, "a whole number", |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
     }
 
-    fn number(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", Value::as_f64)
     }
 
-    fn flag(&self, key: &str) -> Result<Option<bool>> {
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
-    fn text(&self, key: &str) -> Result<Option<&'a str>> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'a str>> {
         self.typed(key, "a string", Value::as_str)
     }
 
     /// Some configurations say "no token" with -1.
-    fn token(&self, key: &str) -> Result<Option<u32>> {
+    pub(super) fn token(&self, key: &str) -> Result<Option<u32>> {
         Ok(self.tokens(key)?.first().copied())
     }
 

@@ -1,10 +1,15 @@
 //! Configurations of decoders: the `config.json` of `transformers`, read strictly and written so that both its fourth and its
 //! fifth generation read it.
 
+mod bert;
+mod head;
 mod json;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
+
+pub use bert::BertConfig;
+pub use head::{HeadConfig, Pooling, Task};
 
 /// Which decoder, and its shape. Serialized as the `config.json` of `transformers`: `model_type` says the variant.
 ///
@@ -248,6 +253,37 @@ impl DecoderConfig {
             Self::Llama(config) | Self::Qwen3(config) => config.tie_word_embeddings,
             Self::Gpt2(config) => config.tie_word_embeddings,
         }
+    }
+
+    /// The same with another number of layers.
+    #[must_use]
+    pub fn with_layers(&self, count: usize) -> Self {
+        let mut config = self.clone();
+        match &mut config {
+            Self::Llama(config) | Self::Qwen3(config) => config.num_hidden_layers = count,
+            Self::Gpt2(config) => config.n_layer = count,
+        }
+        config
+    }
+
+    /// The same with another number of entries in the vocabulary.
+    #[must_use]
+    pub fn with_vocabulary(mut self, entries: usize) -> Self {
+        match &mut self {
+            Self::Llama(config) | Self::Qwen3(config) => config.vocab_size = entries,
+            Self::Gpt2(config) => config.vocab_size = entries,
+        }
+        self
+    }
+
+    /// The same without an output projection of its own.
+    #[must_use]
+    pub(crate) fn without_head(mut self) -> Self {
+        match &mut self {
+            Self::Llama(config) | Self::Qwen3(config) => config.tie_word_embeddings = true,
+            Self::Gpt2(config) => config.tie_word_embeddings = true,
+        }
+        self
     }
 
     pub fn bos_token_id(&self) -> Option<u32> {

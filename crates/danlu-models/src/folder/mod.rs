@@ -1,7 +1,9 @@
 //! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
 //! `generation_config.json`.
 
+mod heads;
 pub(crate) mod read;
+mod reward;
 mod write;
 
 use std::path::Path;
@@ -11,8 +13,10 @@ use burn::tensor::Device;
 use serde_json::json;
 
 use crate::layers::Quantized;
-use crate::{Decoder, DecoderConfig, gpt2, names};
+use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
+pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
+pub use reward::{load_reward, save_reward};
 pub use write::{Precision, SaveOptions};
 
 /// A `config.json` is small; what is larger is something else.
@@ -47,13 +51,17 @@ pub fn save_with(decoder: &Decoder, config: &DecoderConfig, dir: &Path, options:
     write_json(&dir.join("generation_config.json"), &generation)
 }
 
-/// Reads the decoder in `dir`, whoever wrote it. Weights in bf16, f16 and f64 become f32.
+/// Reads the decoder in `dir`, whoever wrote it. Weights in bf16, f16 and f64 become f32. A folder of PEFT's is read as the adapter on its
+/// base ([`adapter::base_of`]).
 ///
 /// # Errors
 /// Names the file, and the key or tensor, that is missing, damaged, of the wrong shape, or of a kind that is not supported. Nothing is
 /// allocated for a tensor before the file is known to hold it.
 pub fn load(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
     let config = load_config(dir)?;
+    if let Some(base) = adapter::base_of(dir)? {
+        return Ok((adapter::load_on_base(dir, &base, device)?, config));
+    }
     let decoder = Decoder::empty(&config, device)?;
     let weights = read::Weights::open(dir)?;
     weights.check(&names::names_and_shapes(&decoder), config.tied())?;
@@ -80,15 +88,48 @@ pub fn load_nf4(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)>
     Ok((decoder, config))
 }
 
-/// Reads `config.json` alone.
+/// Reads `config.json` alone; of an adapter, that of its base, with the tokens that end a text as the adapter has them.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_config(dir: &Path) -> Result<DecoderConfig> {
+    if let Some(base) = adapter::base_of(dir)? {
+        let mut config = load_config(&base)?;
+        if let Some(ends) = adapter::ends(dir) {
+            match &mut config {
+                DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => c.eos_token_id = ends,
+                DecoderConfig::Gpt2(c) => c.eos_token_id = ends,
+            }
+        }
+        return Ok(config);
+    }
+    DecoderConfig::try_from(read_config(dir)?).with_context(|| format!("in {}", dir.join("config.json").display()))
+}
+
+fn read_config(dir: &Path) -> Result<serde_json::Value> {
     let path = dir.join("config.json");
     let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
-    DecoderConfig::try_from(value).with_context(|| format!("in {}", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+}
+
+/// BLAKE3 of the files of weights in `dir`, with those of its base when it holds an adapter, for telling whether they have changed.
+///
+/// # Errors
+/// When a file cannot be read or there is none.
+pub fn weights_hash(dir: &Path) -> Result<String> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    files.sort();
+    ensure!(!files.is_empty(), "{} holds no .safetensors file", dir.display());
+    let mut text = String::new();
+    for file in files {
+        text.push_str(&format!("{:?} {}\n", file.file_name().unwrap_or_default(), danlu_files::hash_file(&file)?));
+    }
+    if let Some(base) = adapter::base_of(dir)? {
+        text.push_str(&weights_hash(&base)?);
+    }
+    Ok(danlu_files::hash_bytes(text.as_bytes()))
 }
 
 pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {

@@ -68,8 +68,7 @@ impl Weights {
             .with_context(|| format!("the file of {} bytes is damaged or not safetensors", map.len()))?;
         self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
         for (name, info) in metadata.tensors() {
-            // GPT-2's own files leave out the first part of the name.
-            let name = if is_bare_gpt2(&name) { format!("transformer.{name}") } else { name };
+            let name = whole(name);
             let place = (self.files.len(), info.clone());
             ensure!(self.places.insert(name.clone(), place).is_none(), "the tensor {name} is there twice");
         }
@@ -152,13 +151,23 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-fn is_bare_gpt2(name: &str) -> bool {
-    ["wte.", "wpe.", "h.", "ln_f."].iter().any(|start| name.starts_with(start))
+/// Bare models leave out the first part of a name: GPT-2's own files, encoders without a head.
+fn whole(name: String) -> String {
+    let begins = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
+    if begins(&["wte.", "wpe.", "h.", "ln_f."]) {
+        format!("transformer.{name}")
+    } else if begins(&["embeddings.", "encoder.", "pooler."]) {
+        format!("bert.{name}")
+    } else {
+        name
+    }
 }
 
-/// Tensors that older versions of `transformers` saved and that are no parameters: causal masks, rope's frequencies, and a tied output
-/// projection a second time.
+/// Tensors that older versions of `transformers` saved and that are no parameters: causal masks, positions, rope's frequencies, a tied
+/// output projection a second time; and BERT's guess whether two sentences follow each other, which nothing here uses.
 fn ignored(name: &str, tied: bool) -> bool {
-    (tied && name == "lm_head.weight")
-        || [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"].iter().any(|end| name.ends_with(end))
+    let copies = ["lm_head.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
+    (tied && copies.contains(&name))
+        || name.starts_with("cls.seq_relationship.")
+        || [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".position_ids"].iter().any(|end| name.ends_with(end))
 }

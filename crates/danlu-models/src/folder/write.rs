@@ -5,13 +5,14 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn::module::Module;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde_json::json;
 
 use super::{shape_in_file, transpose, write_json};
-use crate::{Decoder, gpt2, names};
+use crate::{gpt2, names};
 
 /// How weights are written.
 #[derive(Clone, Debug)]
@@ -76,8 +77,8 @@ struct Shard {
 }
 
 /// Writes the weights as `model.safetensors`, or as shards and an index. One tensor is in memory at a time.
-pub(super) fn weights(decoder: &Decoder, dir: &Path, options: &SaveOptions) -> Result<()> {
-    let shards = divide(&names::names_and_shapes(decoder), options);
+pub(super) fn weights(module: &impl Module, dir: &Path, options: &SaveOptions) -> Result<()> {
+    let shards = divide(&names::names_and_shapes(module), options);
     let index = dir.join("model.safetensors.index.json");
     let file_name = |number: usize| match shards.len() {
         1 => "model.safetensors".to_string(),
@@ -85,7 +86,7 @@ pub(super) fn weights(decoder: &Decoder, dir: &Path, options: &SaveOptions) -> R
     };
     for (number, shard) in shards.iter().enumerate() {
         let path = dir.join(file_name(number));
-        danlu_files::write_atomic(&path, |file| write_shard(decoder, shard, options.precision, file))?;
+        danlu_files::write_atomic(&path, |file| write_shard(module, shard, options.precision, file))?;
     }
     if let [_] = shards.as_slice() {
         // An index left from an earlier model would be believed before the file just written.
@@ -121,7 +122,7 @@ fn divide(tensors: &[(String, Vec<usize>)], options: &SaveOptions) -> Vec<Shard>
     shards
 }
 
-fn write_shard(decoder: &Decoder, shard: &Shard, precision: Precision, file: &mut impl Write) -> Result<()> {
+fn write_shard(module: &impl Module, shard: &Shard, precision: Precision, file: &mut impl Write) -> Result<()> {
     // `transformers` asks for this key.
     let made_for = HashMap::from([("format".to_string(), "pt".to_string())]);
     let mut header = serde_json::to_vec(&Metadata::new(Some(made_for), shard.tensors.clone())?)?;
@@ -130,7 +131,7 @@ fn write_shard(decoder: &Decoder, shard: &Shard, precision: Precision, file: &mu
     file.write_all(&(header.len() as u64).to_le_bytes())?;
     file.write_all(&header)?;
     let here: HashMap<&str, &TensorInfo> = shard.tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
-    names::for_each(decoder, |name, values| {
+    names::for_each(module, |name, values| {
         let Some(info) = here.get(name) else { return Ok(()) };
         let values = values.convert::<f32>().try_into_vec::<f32>();
         let values = values.map_err(|error| anyhow::anyhow!("{name} cannot be read as 32-bit floats: {error:?}"))?;

@@ -67,6 +67,28 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { value }
 }
 
+/// ln(x) of a normal number above zero, to about 1e-7 of it or, near one, of `x - 1`. Cephes' `logf`.
+#[inline(always)]
+pub fn ln<const FMA: bool>(x: f32) -> f32 {
+    // x = m · 2^n with m from sqrt(1/2) to sqrt(2): what is added to the bits carries into the exponent where the mantissa is larger.
+    const HALF_ROOT: u32 = 0x3f35_04f3;
+    let bits = x.to_bits().wrapping_add(0x3f80_0000 - HALF_ROOT);
+    let n = ((bits >> 23) as i32 - 127) as f32;
+    let m = f32::from_bits((bits & 0x007f_ffff) + HALF_ROOT) - 1.0;
+    let s = m * m;
+    let mut p = 7.037_683_6e-2;
+    p = fma::<FMA>(p, m, -0.115_146_1);
+    p = fma::<FMA>(p, m, 0.116_769_99);
+    p = fma::<FMA>(p, m, -0.124_201_41);
+    p = fma::<FMA>(p, m, 0.142_493_23);
+    p = fma::<FMA>(p, m, -0.166_680_57);
+    p = fma::<FMA>(p, m, 0.200_007_15);
+    p = fma::<FMA>(p, m, -0.249_999_94);
+    p = fma::<FMA>(p, m, 0.333_333_3);
+    let p = fma::<FMA>(p * m, s, fma::<FMA>(n, -2.121_944_4e-4, -0.5 * s));
+    fma::<FMA>(n, 0.693_359_4, m + p)
+}
+
 /// 1 / (1 + e^-x)
 #[inline(always)]
 pub fn sigmoid<const FMA: bool>(x: f32) -> f32 {
@@ -218,6 +240,29 @@ mod tests {
             map_all(isa, &special, &mut e, &mut t);
             assert!(e[0].is_nan() && t[0].is_nan());
             assert_eq!((&e[1..], &t[1..]), (&[0.0, 0.0, 1.0][..], &[-1.0, -1.0, 0.0][..]));
+        }
+    }
+
+    simd_fn! {
+        fn ln_all(x: &[f32], y: &mut [f32]) {
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = ln::<FMA>(x);
+            }
+        }
+    }
+
+    #[test]
+    fn ln_agrees_with_the_library() {
+        let mut x: Vec<f32> = (-8700..8800).map(|i| (i as f32 * 1e-2).exp()).collect();
+        x.extend((1..4000).map(|i| i as f32 * 5e-4));
+        x.extend([f32::MIN_POSITIVE, f32::MAX, 1.0]);
+        let mut y = vec![0.0; x.len()];
+        for isa in Isa::available() {
+            ln_all(isa, &x, &mut y);
+            for (&x, &y) in x.iter().zip(&y).filter(|(x, _)| x.is_normal()) {
+                let want = f64::from(x).ln();
+                assert!((f64::from(y) - want).abs() <= 2e-7 * want.abs(), "{isa:?} ln {x} = {want}, not {y}");
+            }
         }
     }
 

@@ -32,6 +32,9 @@ pub struct State {
     /// The running robust centre and spread of the loss that tell a spike from noise.
     pub loss_centre: f64,
     pub loss_spread: f64,
+    /// What the objective has learned beside the weights ([`crate::Objective::state`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub objective: Vec<f64>,
     /// Checked on resume: a run goes on only with the recipe and data it began with.
     pub recipe: String,
     pub data: String,
@@ -61,6 +64,7 @@ impl Default for State {
             frozen: false,
             loss_centre: 0.0,
             loss_spread: 0.0,
+            objective: vec![],
             recipe: String::new(),
             data: String::new(),
             code: concat!("danlu ", env!("CARGO_PKG_VERSION")).into(),

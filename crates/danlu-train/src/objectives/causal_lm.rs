@@ -32,15 +32,14 @@ pub struct CausalLm {
 }
 
 impl CausalLm {
-    /// `sources` are the training and held-out splits of each corpus, with its share of the rows.
+    /// `train` are splits with their shares of the rows; `held_out` is measured on.
     ///
     /// # Errors
     /// When a source has no text to train on.
-    pub fn new(plan: &Plan, sources: &[(TokenSplit, TokenSplit, f64)], tokenizer: Tokenizer) -> Result<Self> {
+    pub fn new(plan: &Plan, train: &[(TokenSplit, f64)], held_out: Vec<TokenSplit>, tokenizer: Tokenizer) -> Result<Self> {
         let seed = plan.recipe.seed;
         let samplers =
-            sources.iter().map(|(train, _, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
-        let held_out: Vec<TokenSplit> = sources.iter().map(|(_, held_out, _)| held_out.clone()).collect();
+            train.iter().map(|(train, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
         let mut sample = plan.recipe.sample.clone();
         if sample.prompts.is_empty() {
             sample.prompts = first_words(&held_out, &tokenizer)?;

@@ -1,7 +1,12 @@
 //! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
 
 mod causal_lm;
+pub mod classify;
+mod distill;
+mod masked_lm;
 pub mod preference;
+mod reward;
+pub mod rl;
 mod sft;
 
 use anyhow::Result;
@@ -10,7 +15,12 @@ use burn::tensor::Tensor;
 use danlu_eval::Measure;
 
 pub use causal_lm::CausalLm;
+pub use classify::Classify;
+pub use distill::Distill;
+pub use masked_lm::MaskedLm;
 pub use preference::Preference;
+pub use reward::Reward;
+pub use rl::{ActorCritic, Grouped, Ppo};
 pub use sft::Sft;
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.
@@ -53,11 +63,34 @@ pub trait Objective: Sync {
         1
     }
 
+    /// What it has learned beside the weights, for checkpoints: a run that goes on gets it back.
+    fn state(&self) -> Vec<f64> {
+        vec![]
+    }
+
+    /// Takes back what [`Objective::state`] gave.
+    ///
+    /// # Errors
+    /// When it is not of this objective.
+    fn restore(&self, state: &[f64]) -> Result<()> {
+        anyhow::ensure!(
+            state.is_empty(),
+            "the checkpoint is of another objective: it has {} numbers that this one has not",
+            state.len()
+        );
+        Ok(())
+    }
+
     /// How many targets of the batch carry loss; pieces of an update are weighed by it.
     fn targets(&self, batch: &Self::Batch) -> usize;
 
     /// The mean loss over the targets.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch) -> Loss;
+
+    /// What the learning rate of a parameter is multiplied by: more than one for what starts from nothing in a model that knows something.
+    fn rate_factor(&self, _name: &str) -> f64 {
+        1.0
+    }
 
     /// Whether some tokens of every row are meant to carry no loss (prompts, padding); then a row in which all carry it is an error.
     fn masks(&self) -> bool {

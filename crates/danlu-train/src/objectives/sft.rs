@@ -6,24 +6,22 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
-use danlu_data::chat::{Conversation, Encoded, Encoder, Packed, append};
+use danlu_data::chat::{Conversation, Encoded, Encoder, PackedMixture};
 use danlu_data::sampler::TokenBatch;
 use danlu_engine::{Generator, Sampling};
-use danlu_eval::{Better, Measure, Unit, interval};
+use danlu_eval::{ANSWER_BITS_PER_BYTE, Measure, answer_bits, interval};
 use danlu_models::{Batch, Decoder};
 
 use super::{Loss, Objective, Sample, Shown};
 use crate::auto::Plan;
 use crate::recipe::SampleSpec;
 
-/// Held-out answers, in bits for each of their bytes.
-const ANSWERS: Unit = Unit { name: "answer_bits_per_byte", label: "bits per byte of answers", better: Better::Lower };
 /// Prompts that are answered now and then when the recipe names none.
 const PROMPTS: usize = 3;
 
 /// The mean negative log-likelihood of what the assistant says, ends of turns included. Conversations share rows and do not see each other.
 pub struct Sft {
-    packed: Packed,
+    rows: PackedMixture,
     held_out: Vec<(Conversation, Encoded)>,
     encoder: Encoder,
     micro_rows: usize,
@@ -35,11 +33,11 @@ pub struct Sft {
 
 impl Sft {
     /// Held-out conversations longer than the model's context are left out of the measure.
-    pub fn new(plan: &Plan, packed: Packed, held_out: Vec<(Conversation, Encoded)>, encoder: Encoder) -> Self {
+    pub fn new(plan: &Plan, rows: impl Into<PackedMixture>, held_out: Vec<(Conversation, Encoded)>, encoder: Encoder) -> Self {
         let held_out =
             held_out.into_iter().filter(|(_, one)| one.ids.len() <= plan.row_len && one.loss.contains(&true)).collect();
         Sft {
-            packed,
+            rows: rows.into(),
             held_out,
             encoder,
             micro_rows: plan.micro_rows,
@@ -73,7 +71,7 @@ impl Objective for Sft {
     type Batch = Batch;
 
     fn batch(&self, position: u64) -> Result<Batch> {
-        let TokenBatch { tokens, targets, rows, row_len, starts } = self.packed.batch(position, self.micro_rows);
+        let TokenBatch { tokens, targets, rows, row_len, starts } = self.rows.batch(position, self.micro_rows);
         Ok(Batch::new(tokens, targets, rows, row_len, starts))
     }
 
@@ -113,14 +111,9 @@ impl Objective for Sft {
         let every = (self.held_out_tokens() / tokens.max(1)).max(1) as usize;
         let (mut pairs, mut total, mut carried) = (Vec::new(), 0u64, 0u64);
         for (_, one) in self.held_out.iter().step_by(every) {
-            let (mut ids, mut targets) = (Vec::new(), Vec::new());
-            append(one, &mut ids, &mut targets);
-            let length = ids.len();
-            total += length as u64;
+            total += one.ids.len() as u64;
             carried += one.loss.iter().filter(|loss| **loss).count() as u64;
-            let nll = model.token_nll(&Batch::new(ids, targets, 1, length, vec![]));
-            let bits = nll.iter().map(|&nats| f64::from(nats)).sum::<f64>() / std::f64::consts::LN_2;
-            pairs.push((bits, one.bytes.max(1) as f64));
+            pairs.push(answer_bits(&model, one));
         }
         let (bits, bytes) = pairs.iter().fold((0.0, 0.0), |(a, b), (bits, bytes)| (a + bits, b + bytes));
         anyhow::ensure!(
@@ -130,7 +123,7 @@ impl Objective for Sft {
         anyhow::ensure!(bits.is_finite(), "the model's likelihood of the held-out answers is not a number; training diverged");
         let (low, high) = interval(&pairs);
         Ok(Measure {
-            unit: ANSWERS,
+            unit: ANSWER_BITS_PER_BYTE,
             value: bits / bytes,
             low,
             high,

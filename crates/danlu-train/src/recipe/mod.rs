@@ -1,9 +1,16 @@
 //! A recipe: everything that decides what a run makes, as one TOML file. The structs here are the one place where keys, their
 //! meaning, their bounds and their defaults are written; the parser, the validator and the reference text are derived from them.
 
+mod adapter;
+mod classify;
+mod distill;
+mod gate;
 mod parse;
 mod preference;
+mod rl;
 mod schema;
+mod shares;
+mod tune;
 
 use std::path::Path;
 
@@ -11,7 +18,14 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use adapter::{AdapterKind, AdapterRecipe, Base};
+pub use classify::{ClassifySpec, FeaturesSpec, Pooling, Way};
+pub use danlu_rewards::RewardsSpec;
+pub use distill::{DistillOn, DistillSpec, DivergenceKind};
+pub use gate::GateSpec;
 pub use preference::{PreferenceLoss, PreferenceSpec};
+pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use tune::{Part, TuneSpec};
 
 /// The newest recipe format this program reads.
 pub const VERSION: u32 = 1;
@@ -37,14 +51,30 @@ pub struct Recipe {
     pub data: DataSpec,
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub adapter: AdapterRecipe,
+    #[serde(skip_serializing_if = "is_default")]
+    pub tune: TuneSpec,
     pub objective: ObjectiveSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub classify: ClassifySpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub features: FeaturesSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub distill: DistillSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rl: RlSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub rewards: RewardsSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
     pub checkpoint: CheckpointSpec,
     pub eval: EvalSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub gate: GateSpec,
     pub sample: SampleSpec,
 }
 
@@ -67,6 +97,18 @@ pub struct DataSpec {
     pub sources: Vec<String>,
     /// How often each source's documents are seen, relative to the others'. Empty: all alike.
     pub weights: Vec<f64>,
+    /// Sources with sizes n have shares of the rows like n^(1/temperature), times their weights (Raffel 2020): 1 is by size, larger is more even.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub temperature: f64,
+    /// What the model knew before, read again among the sources so that it does not forget it; never measured on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replay: Vec<String>,
+    /// The share of the rows that are of `replay`.
+    #[schemars(range(min = 0.001, max = 0.9))]
+    pub replay_share: f64,
+    /// The day that chat templates are told, such as "2026-11-24". Automatic: the day the run begins, where a template asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// The share of documents kept out of training to measure with, chosen by their hash.
     #[schemars(range(min = 0.0005, max = 0.5))]
     pub held_out: f64,
@@ -109,6 +151,8 @@ pub struct ModelSpec {
     /// Start from the weights in this model folder instead of random ones; its shape and, unless `tokenizer.from` says otherwise, its
     /// tokenizer are used.
     pub from: Option<String>,
+    /// BLAKE3 of the weights that `from` must have. Automatic, where some of them stay frozen: of those it has when the run begins.
+    pub hash: Option<String>,
     /// Transformer blocks.
     #[schemars(range(min = 1, max = 512))]
     pub layers: Option<usize>,
@@ -134,7 +178,7 @@ pub struct ModelSpec {
     pub tied: Option<bool>,
 }
 
-/// A decoder architecture.
+/// An architecture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelKind {
@@ -145,6 +189,8 @@ pub enum ModelKind {
     Qwen3,
     /// Learned positions, LayerNorm, GELU (Radford 2019).
     Gpt2,
+    /// An encoder, in which every token sees its whole text (Devlin 2018).
+    Bert,
 }
 
 /// What the loss is.
@@ -162,8 +208,28 @@ pub enum ObjectiveKind {
     /// Predict the next token of every document.
     #[default]
     CausalLm,
+    /// Say which words stood where some were taken away, from both sides (Devlin 2018).
+    MaskedLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
     Sft,
+    /// Say which of several labels each text has.
+    Classify,
+    /// Say a number for each text.
+    Regression,
+    /// Say a tag for each word of a text.
+    TokenClassify,
+    /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
+    Preference,
+    /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
+    Reward,
+    /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
+    Distill,
+    /// Answer questions so that the reward is higher than of other answers to the same question (Shao 2024).
+    Grpo,
+    /// The same with the mean of the other answers as the baseline, and whole answers as actions (Ahmadian 2024).
+    Rloo,
+    /// The same with a value head that says, token by token, what is to be expected (Schulman 2017; Ouyang 2022).
+    Ppo,
 }
 
 /// How many tokens an update sees.
@@ -173,7 +239,8 @@ pub struct BatchSpec {
     /// Tokens of one update of the weights, rounded to whole rows. Automatic: grows with the length of the run.
     #[schemars(range(min = 8, max = 1_000_000_000))]
     pub tokens: Option<usize>,
-    /// Examples of one update, where rows are examples (pairs, prompts, labelled texts). Automatic: by the objective.
+    /// Examples of one update, where rows are examples (pairs, answers in reinforcement learning, labelled texts). Automatic: by the
+    /// objective.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub examples: Option<usize>,
     /// Tokens that go through the model at once; an update is split into pieces of this size, with the same result. Automatic: by
@@ -361,13 +428,21 @@ impl Default for Recipe {
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),
+            adapter: AdapterRecipe::default(),
+            tune: TuneSpec::default(),
             objective: ObjectiveSpec::default(),
             preference: PreferenceSpec::default(),
+            classify: ClassifySpec::default(),
+            features: FeaturesSpec::default(),
+            distill: DistillSpec::default(),
+            rl: RlSpec::default(),
+            rewards: RewardsSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),
             checkpoint: CheckpointSpec::default(),
             eval: EvalSpec::default(),
+            gate: GateSpec::default(),
             sample: SampleSpec::default(),
         }
     }
@@ -375,7 +450,15 @@ impl Default for Recipe {
 
 impl Default for DataSpec {
     fn default() -> Self {
-        DataSpec { sources: vec!["wiki-leads".into()], weights: vec![], held_out: 0.02 }
+        DataSpec {
+            sources: vec!["wiki-leads".into()],
+            weights: vec![],
+            temperature: 1.0,
+            replay: vec![],
+            replay_share: 0.1,
+            date: None,
+            held_out: 0.02,
+        }
     }
 }
 
@@ -450,6 +533,11 @@ impl Recipe {
     /// Every key with its meaning, type, bounds and default, as text for people.
     pub fn reference() -> String {
         schema::reference()
+    }
+
+    /// Whether some of the weights a run starts from stay as they were.
+    pub fn freezes(&self) -> bool {
+        self.adapter.kind != AdapterKind::None || self.tune.part != Part::All
     }
 
     /// BLAKE3 of the recipe: two runs with equal hashes were asked for the same thing.

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::schema::{KEYS, nearest};
-use super::{ModelKind, Recipe};
+use super::{AdapterKind, ModelKind, Part, Recipe};
 use crate::auto;
 
 pub fn recipe(text: &str, origin: &str, overrides: &[String]) -> Result<Recipe> {
@@ -167,7 +167,22 @@ fn relations(recipe: &Recipe) -> Result<()> {
     for task in &recipe.eval.tasks {
         ensure!(task == "bits-per-byte", "`eval.tasks` has {task:?}; there is \"bits-per-byte\"");
     }
+    recipe.classify.validate()?;
+    recipe.features.validate()?;
+    for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
+        super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
+    }
     let model = &recipe.model;
+    recipe.adapter.validate()?;
+    recipe.tune.validate()?;
+    if recipe.freezes() {
+        let section = if recipe.adapter.kind == AdapterKind::None { "tune" } else { "adapter" };
+        ensure!(model.from.is_some(), "`[{section}]` leaves weights as they were: say with `model.from` whose");
+        ensure!(
+            section == "tune" || recipe.tune.part == Part::All,
+            "`[adapter]` freezes the whole model and `tune.part` a part of it; keep one of them"
+        );
+    }
     ensure!(model.from.is_none() || model.size.is_none(), "`model.from` decides the size; leave `model.size` out");
     if let Some(size) = &model.size {
         auto::parse_size(size)?;
@@ -176,9 +191,13 @@ fn relations(recipe: &Recipe) -> Result<()> {
     if let (Some(heads), Some(kv)) = (model.heads, model.kv_heads) {
         ensure!(heads % kv == 0, "`model.heads` ({heads}) must be a multiple of `model.kv_heads` ({kv})");
     }
-    if model.kind == ModelKind::Gpt2 {
-        ensure!(model.kv_heads.is_none() || model.kv_heads == model.heads, "`model.kv_heads`: gpt2 has as many as `model.heads`");
-        ensure!(model.head_dim.is_none(), "`model.head_dim`: gpt2 divides `model.hidden` by `model.heads`");
+    if matches!(model.kind, ModelKind::Gpt2 | ModelKind::Bert) {
+        let kind = if model.kind == ModelKind::Bert { "bert" } else { "gpt2" };
+        ensure!(
+            model.kv_heads.is_none() || model.kv_heads == model.heads,
+            "`model.kv_heads`: {kind} has as many as `model.heads`"
+        );
+        ensure!(model.head_dim.is_none(), "`model.head_dim`: {kind} divides `model.hidden` by `model.heads`");
         if let (Some(hidden), Some(heads)) = (model.hidden, model.heads) {
             ensure!(hidden % heads == 0, "`model.hidden` ({hidden}) must be a multiple of `model.heads` ({heads})");
         }
@@ -225,6 +244,12 @@ mod tests {
         refused("[data]\nsources = ['a']\nweights = [1.0, 2.0]\n[budget]\nsteps = 1\n", &[], &["2 numbers for 1 sources"]);
         refused("[model]\nsize = 'ten'\n[budget]\nsteps = 1\n", &[], &["model.size", "10M"]);
         refused("[model]\nheads = 6\nkv_heads = 4\n[budget]\nsteps = 1\n", &[], &["multiple"]);
+        refused("[adapter]\nrank = 8\n[budget]\nsteps = 1\n", &[], &["adapter.kind", "lora"]);
+        refused("[adapter]\nkind = 'lora'\n[budget]\nsteps = 1\n", &[], &["[adapter]", "model.from"]);
+        refused("[adapter]\nkind = 'qlora'\n", &[], &["r.toml:2", "qlora", "dora"]);
+        refused("[tune]\npart = 'last-layers'\n[budget]\nsteps = 1\n", &[], &["tune.layers"]);
+        refused("[tune]\nlayers = 2\n[budget]\nsteps = 1\n", &[], &["last-layers"]);
+        refused(STEPS, &["model.from=a", "adapter.kind=lora", "tune.part=head"], &["keep one"]);
         refused(STEPS, &["model.layrs=4"], &["--set model.layrs=4", "`model.layers`"]);
         refused(STEPS, &["model.layers"], &["key=value"]);
         refused(STEPS, &["model=4"], &["is a table"]);

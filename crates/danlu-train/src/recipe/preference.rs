@@ -82,6 +82,19 @@ impl PreferenceSpec {
 }
 
 impl PreferenceLoss {
+    /// As recipes write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            PreferenceLoss::Dpo => "dpo",
+            PreferenceLoss::Ipo => "ipo",
+            PreferenceLoss::Hinge => "hinge",
+            PreferenceLoss::Robust => "robust",
+            PreferenceLoss::Simpo => "simpo",
+            PreferenceLoss::Orpo => "orpo",
+            PreferenceLoss::Kto => "kto",
+        }
+    }
+
     /// Whether it compares with the start model.
     pub fn needs_reference(self) -> bool {
         !matches!(self, PreferenceLoss::Simpo | PreferenceLoss::Orpo)

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use schemars::schema_for;
 use serde_json::Value;
 
-use super::{PreferenceSpec, Recipe};
+use super::{AdapterRecipe, ClassifySpec, FeaturesSpec, GateSpec, PreferenceSpec, Recipe, RewardsSpec, RlSpec, TuneSpec};
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
 pub struct Key {
@@ -34,7 +34,15 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let schema = schema_for!(Recipe).to_value();
     let mut defaults = serde_json::to_value(Recipe::default()).unwrap_or(Value::Null);
     // What is not written when it is the default has defaults all the same.
+    defaults["adapter"] = serde_json::to_value(AdapterRecipe::default()).unwrap_or(Value::Null);
+    defaults["tune"] = serde_json::to_value(TuneSpec::default()).unwrap_or(Value::Null);
     defaults["preference"] = serde_json::to_value(PreferenceSpec::default()).unwrap_or(Value::Null);
+    defaults["classify"] = serde_json::to_value(ClassifySpec::default()).unwrap_or(Value::Null);
+    defaults["features"] = serde_json::to_value(FeaturesSpec::default()).unwrap_or(Value::Null);
+    defaults["gate"] = serde_json::to_value(GateSpec::default()).unwrap_or(Value::Null);
+    defaults["data"]["replay"] = Value::Array(vec![]);
+    defaults["rl"] = serde_json::to_value(RlSpec::default()).unwrap_or(Value::Null);
+    defaults["rewards"] = serde_json::to_value(RewardsSpec::all()).unwrap_or(Value::Null);
     let mut keys = Vec::new();
     collect(&schema, &schema, &defaults, "", &mut keys);
     keys

@@ -114,8 +114,14 @@ pub fn device() -> Device {
     Device::flex().autodiff()
 }
 
-pub fn run(folder: &Path, plan: &Plan, toy: &Toy, stop: &AtomicBool, mut watch: impl FnMut(&Event)) -> Result<Trained<Decoder>> {
+pub fn run<O: Objective<Model = Decoder>>(
+    folder: &Path,
+    plan: &Plan,
+    objective: &O,
+    stop: &AtomicBool,
+    mut watch: impl FnMut(&Event),
+) -> Result<Trained<Decoder>> {
     let device = device();
-    let run = Run { folder, plan, objective: toy, device: &device, data: DATA, stop };
+    let run = Run { folder, plan, objective, device: &device, data: DATA, stop };
     train(&run, || fresh(plan), &mut watch)
 }

@@ -8,11 +8,12 @@ use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::{Batch, Decoder, DecoderConfig, folder};
+use danlu_models::{Batch, Decoder, DecoderConfig, adapter, folder};
 use danlu_registry::{Data, Level, Lineage, Measure, ModelId, RecipeRecord, Registry};
 use danlu_train::{Summary, recipe};
 use serde_json::json;
 
+use super::gate;
 use super::kinds::Kind;
 use super::prepare;
 
@@ -52,12 +53,16 @@ impl Export<'_> {
     ) -> Result<ModelId> {
         let stage = self.home.join("runs").join(&kind.plan().recipe.name).join("export");
         danlu_files::write_folder_atomic(&stage, write)?;
-        let id = Registry::open(self.home)?.register(self.name, &stage, self.lineage(kind, summary)?, check)?;
+        let mut lineage = self.lineage(kind, summary)?;
+        if let Some(judged) = gate::judge(self.home, &kind.plan().recipe, &stage, lineage.parent.as_ref())? {
+            (lineage.sets, lineage.gate) = (judged.sets, Some(judged.gate));
+        }
+        let id = Registry::open(self.home)?.register(self.name, &stage, lineage, check)?;
         std::fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
         Ok(id)
     }
 
-    /// Registers a decoder with its tokenizer; read back, it must give the same logits on the probe.
+    /// Registers a decoder with its tokenizer, or the adapter it has; read back, it must give the same logits on the probe.
     ///
     /// # Errors
     /// As [`Export::folder`].
@@ -66,9 +71,15 @@ impl Export<'_> {
         let decoder = made.decoder.valid();
         let batch = Batch::document(&made.probe[..made.probe.len().min(PROBE).min(config.context())]);
         let expected = logits(&decoder, &batch)?;
+        let recipe = &kind.plan().recipe;
         let write = |dir: &Path| {
-            folder::save(&decoder, config, dir)?;
-            tokenizer.export(dir, config.context())?;
+            match (recipe.adapter.spec(), &recipe.model.from) {
+                (Some(spec), Some(base)) => adapter::save(&decoder, &spec, config, base, dir)?,
+                _ => folder::save(&decoder, config, dir)?,
+            }
+            if !inherit(recipe.model.from.as_deref(), tokenizer, dir)? {
+                tokenizer.export(dir, config.context())?;
+            }
             template.map_or(Ok(()), |template| template.save(dir))
         };
         let check = |copy: &Path| {
@@ -113,11 +124,37 @@ impl Export<'_> {
             recipe: Some(RecipeRecord { name: recipe.name.clone(), hash: recipe.hash()?, text: recipe.to_toml()? }),
             data: data.map(|d| Data { name: d.name, manifest_hash: d.manifest_hash, licence: None }).collect(),
             tokenizer_hash: kind.tokenizer().map(|tokenizer| tokenizer.hash().to_string()),
-            origin: None,
             metrics,
             facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
+            ..Lineage::default()
         })
     }
+}
+
+/// Copies the tokenizer and chat template of the folder that the model started from, when it still reads with that tokenizer: which tokens
+/// begin, end and fill a text is said there, and a tokenizer alone does not know. Whether they were copied.
+fn inherit(from: Option<&str>, tokenizer: &Tokenizer, dir: &Path) -> Result<bool> {
+    const FILES: [&str; 8] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+        "chat_template.jinja",
+    ];
+    let Some(from) = from.map(Path::new) else { return Ok(false) };
+    if !Tokenizer::load(from).is_ok_and(|parent| parent.hash() == tokenizer.hash()) {
+        return Ok(false);
+    }
+    for name in FILES {
+        let file = from.join(name);
+        if file.is_file() {
+            std::fs::copy(&file, dir.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+        }
+    }
+    Ok(true)
 }
 
 fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {

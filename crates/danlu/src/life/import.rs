@@ -4,29 +4,49 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
+use danlu_data::labelled::Frame;
 use danlu_data::source::Source;
 use danlu_data::tokenizer::{Tokenizer, ggml};
 use danlu_data::{Progress, catalogue};
 use danlu_models::gguf::{Gguf, Value};
-use danlu_models::{Batch, Decoder, folder, gguf};
+use danlu_models::{BackboneConfig, Batch, Decoder, Texts, adapter, folder, gguf};
 use danlu_registry::{Level, Lineage, ModelId, Origin, Registry};
 use serde_json::json;
+
+use super::adapters;
 
 /// Logits after reading back may differ from those of the file by no more than this; in 32-bit floats they are equal.
 const TOLERANCE: f32 = 1e-4;
 /// What both are run on.
-const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
+pub const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
 
-/// Registers the model in a folder or GGUF file. Without a name it is called after the file or folder.
+/// What a user says about a model to be taken in.
+#[derive(Debug, Default)]
+pub struct About {
+    /// Without a name it is called after the file or folder.
+    pub name: Option<String>,
+    pub licence: Option<String>,
+    /// The model an adapter is for, where its folder does not say or says it otherwise: a registered model or a folder.
+    pub base: Option<String>,
+}
+
+/// Registers the model in a folder or GGUF file, or the adapter in a folder of PEFT's.
 ///
 /// # Errors
 /// When it cannot be read, or read back gives other logits; nothing is registered then.
-pub fn import(home: &Path, path: &Path, name: Option<String>, licence: Option<String>) -> Result<ModelId> {
+pub fn import(home: &Path, path: &Path, about: About) -> Result<ModelId> {
+    let About { name, licence, base } = about;
     let path = std::path::absolute(path).with_context(|| format!("{} is not a path", path.display()))?;
     let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
     let name = name.or(stem.map(|stem| stem.to_string_lossy().into_owned())).unwrap_or_default();
-    let from = path.display().to_string();
-    take_in(home, &path, &name, Origin { from, licence, blake3: None })
+    let origin = Origin { from: path.display().to_string(), licence, blake3: None };
+    match adapter::named_base(&path)? {
+        Some(named) => adapters::take_in(home, &path, &name, origin, &named, base.as_deref()),
+        None => {
+            ensure!(base.is_none(), "{} holds no adapter, so there is no base for it to have", path.display());
+            take_in(home, &path, &name, origin)
+        }
+    }
 }
 
 /// Fetches a model of the catalogue and registers it, as `name` or under its own. What is here already is not made again.
@@ -85,8 +105,14 @@ fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<M
         ..Lineage::default()
     };
     if path.is_dir() {
-        let parameters = folder::load_config(path)?.parameters();
-        return registry.register(name, path, lineage(origin, vec![("parameters", json!(parameters))]), |copy| check(copy, None));
+        let config = folder::load_backbone_config(path)?;
+        let parameters = match &config {
+            BackboneConfig::Decoder(config) => config.parameters(),
+            BackboneConfig::Bert(config) => config.parameters(),
+        };
+        let whole = matches!(config, BackboneConfig::Decoder(_)) && folder::load_head_config(path)?.is_none();
+        let check = |copy: &Path| if whole { check(copy, None) } else { check_states(copy) };
+        return registry.register(name, path, lineage(origin, vec![("parameters", json!(parameters))]), check);
     }
     ensure!(path.is_file(), "there is no {}", path.display());
     ensure!(is_gguf(path), "{} is neither a folder with config.json nor a .gguf file", path.display());
@@ -109,8 +135,28 @@ fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<M
     registered
 }
 
+/// Loads the copy of an encoder or a classifier and runs it on a sentence: what it gives must be numbers.
+fn check_states(copy: &Path) -> Result<()> {
+    let (tokenizer, device) = (Tokenizer::load(copy)?, Device::flex());
+    let config = folder::load_backbone_config(copy)?;
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size(),
+        "its tokenizer has {} tokens and its model only {}",
+        tokenizer.vocab_size(),
+        config.vocab_size()
+    );
+    let text = Frame::new(tokenizer, config.context())?.encode(PROBE, None)?;
+    let texts = Texts::new([(&text.ids[..], &text.kinds[..])]);
+    let found = match folder::load_head_config(copy)? {
+        Some(_) => folder::load_classifier(copy, &device)?.0.logits(&texts, None, false),
+        None => folder::load_backbone(copy, &device)?.0.hidden(&texts, false),
+    };
+    ensure!(found.into_data().iter::<f32>().all(f32::is_finite), "its weights give states that are not numbers");
+    Ok(())
+}
+
 /// Loads the copy and runs it on a sentence: its logits must be numbers, and those of `expected` when there is one.
-fn check(copy: &Path, expected: Option<&Decoder>) -> Result<()> {
+pub fn check(copy: &Path, expected: Option<&Decoder>) -> Result<()> {
     let (decoder, config) = folder::load(copy, &Device::flex())?;
     let tokenizer = Tokenizer::load(copy)?;
     ensure!(

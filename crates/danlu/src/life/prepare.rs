@@ -1,6 +1,6 @@
 //! What a run on text needs: corpora, tokenizer, tokens; and the models that recipes name.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use danlu_data::Progress;
@@ -16,7 +16,7 @@ use super::corpora::{Wanted, corpus};
 /// Text that a tokenizer learns from; more changes the result little and takes longer.
 const TOKENIZER_SAMPLE: u64 = 48 << 20;
 
-/// The corpora of a recipe's sources, in their order.
+/// The corpora of a recipe's sources, in their order, then those that are read again.
 ///
 /// # Errors
 /// When a source cannot be found, fetched or read.
@@ -30,7 +30,7 @@ pub fn corpora(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Res
         data.sources.len()
     );
     let one = |source: &String| corpus(home, &Wanted { source, held_out: data.held_out, seed: recipe.seed }, progress);
-    data.sources.iter().map(one).collect()
+    data.sources.iter().chain(&data.replay).map(one).collect()
 }
 
 /// The tokenizer that a recipe asks for: the one it names, or one trained on its corpora and kept for the next run that asks for the same.
@@ -96,13 +96,14 @@ pub fn tokens(corpora: &[Corpus], tokenizer: &Tokenizer, progress: &mut dyn Prog
 /// When there is no such folder and no such model.
 pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
     let mut recipe = recipe.clone();
-    for (key, from) in [("model.from", &mut recipe.model.from), ("tokenizer.from", &mut recipe.tokenizer.from)] {
-        let Some(name) = from.as_ref().filter(|from| !Path::new(from).exists()) else { continue };
-        let wanted: ModelRef =
-            name.parse().with_context(|| format!("`{key}` is {name:?}, which is no folder and no model's name"))?;
-        let registry = Registry::open(home)?;
-        let id = registry.resolve(&wanted).with_context(|| format!("`{key}` cannot be used"))?;
-        *from = Some(registry.folder(&id).display().to_string());
+    let named = [
+        ("model.from", &mut recipe.model.from),
+        ("tokenizer.from", &mut recipe.tokenizer.from),
+        ("distill.teacher", &mut recipe.distill.teacher),
+    ];
+    for (key, from) in named {
+        let Some(name) = from else { continue };
+        *from = Some(model_folder(home, name).with_context(|| format!("`{key}` cannot be used"))?.display().to_string());
     }
     if recipe.tokenizer.from.is_none() {
         recipe.tokenizer.from.clone_from(&recipe.model.from);
@@ -110,9 +111,28 @@ pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
     Ok(recipe)
 }
 
+/// A folder, or that of a registered model.
+///
+/// # Errors
+/// When there is neither.
+pub fn model_folder(home: &Path, name: &str) -> Result<PathBuf> {
+    if Path::new(name).exists() {
+        return Ok(std::path::absolute(name)?);
+    }
+    let wanted: ModelRef = name.parse().with_context(|| format!("{name:?} is no folder and no model's name"))?;
+    let registry = Registry::open(home)?;
+    Ok(std::path::absolute(registry.folder(&registry.resolve(&wanted)?))?)
+}
+
 /// The registered model that the run starts from, if it does.
 pub fn parent(home: &Path, recipe: &Recipe) -> Option<ModelId> {
-    let folder = Path::new(recipe.model.from.as_deref()?);
-    let registered = folder.parent() == Some(&home.join("models"));
-    folder.file_name()?.to_str()?.parse().ok().filter(|_| registered)
+    // A student that begins with some of its teacher's layers is its child.
+    let from = recipe.model.from.as_ref().or(recipe.distill.layers.and(recipe.distill.teacher.as_ref()))?;
+    registered(home, Path::new(from))
+}
+
+/// The registered model whose folder this is.
+pub fn registered(home: &Path, folder: &Path) -> Option<ModelId> {
+    let inside = folder.parent() == std::path::absolute(home.join("models")).ok().as_deref();
+    folder.file_name()?.to_str()?.parse().ok().filter(|_| inside)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_lab::{Machine, Measured, Prediction, Prices, calibrate, compare, predict};
-use danlu_registry::{ModelId, check_name};
+use danlu_registry::{GateRecord, ModelId, ModelRef, Registry, SetRecord, check_name};
 use danlu_train::{Plan, Recipe, Run, Summary, train};
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +43,13 @@ pub struct Done {
     pub picture: Option<PathBuf>,
     /// The registered model; none when the run was stopped.
     pub model: Option<ModelId>,
+    /// What it came to on the evaluation sets of its line, and whether it passed its gate.
+    pub sets: Vec<SetRecord>,
+    pub gate: Option<GateRecord>,
     pub sample: Option<(String, String)>,
     pub comparison: String,
+    /// The command that tries the model; empty without one.
+    pub usage: String,
 }
 
 pub fn folder(home: &Path, name: &str) -> PathBuf {
@@ -76,7 +81,8 @@ pub fn begin(home: &Path, prepared: &Prepared, minutes: Option<f64>, model_name:
         "there is a run {name:?} already; go on with it by `danlu train --resume {name}`, or begin another with --run NAME"
     );
     if let Some(tokenizer) = prepared.tokenizer() {
-        tokenizer.save(&dir.join(TOKENIZER))?;
+        // With its configuration, since a tokenizer alone does not say which of its tokens ends a document.
+        tokenizer.export(&dir, recipe.model.context.unwrap_or_default())?;
     }
     write_record(home, name, &RunRecord { minutes, model_name: model_name.into(), data: prepared.data(), model: None })?;
     danlu_files::write_atomic_bytes(&dir.join(RECIPE), recipe.to_toml()?.as_bytes())
@@ -154,16 +160,29 @@ fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let summary = trained.summary;
 
     let curves = curves::read(&dir, curve)?;
-    let mut done = Done { summary, curves, picture: None, model: None, sample: state.sample, comparison: String::new() };
+    let mut done = Done {
+        summary,
+        curves,
+        picture: None,
+        model: None,
+        sets: vec![],
+        gate: None,
+        sample: state.sample,
+        comparison: String::new(),
+        usage: String::new(),
+    };
     if !done.summary.finished {
         return Ok(done);
     }
     let mut record = record(home, name).with_context(|| format!("{} cannot be read", dir.join(RECORD).display()))?;
     let id = kind.keep(&Export { home, name: &record.model_name }, &trained.model, &done.summary)?;
+    let lineage = Registry::open(home)?.show(&ModelRef { name: id.name.clone(), version: Some(id.version) })?.lineage;
+    (done.sets, done.gate) = (lineage.sets, lineage.gate);
     record.model = Some(id.clone());
     write_record(home, name, &record)?;
     calibrate(home, name, plan.model.parameters, done.summary.gemm_share)?;
     done.picture = Some(draw(&dir, &id, &done, &state.headline)?);
+    done.usage = kind.usage(&id);
     done.model = Some(id);
     done.comparison = compare(
         &planned,

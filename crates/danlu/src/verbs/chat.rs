@@ -5,8 +5,8 @@ use anyhow::{Context as _, anyhow};
 use danlu_data::chat::{Encoder, Message, Template};
 use danlu_engine::Generator;
 
+use super::Context;
 use super::generate::{self, SamplingArgs};
-use super::{Context, locate};
 use crate::exit::{Outcome, bad_input};
 use crate::{interrupt, views};
 
@@ -28,7 +28,7 @@ pub struct Args {
 const HELP: &str = "/system TEXT sets the system message, /reset begins anew, Ctrl-C stops an answer, Ctrl-D leaves.";
 
 pub fn run(context: &Context, args: Args) -> Outcome {
-    let folder = locate(context, &args.model)?.folder;
+    let folder = generate::folder(context, &args.model)?;
     let generator = generate::open(context, &args.model)?;
     let template = Template::of_folder(&folder).map_err(bad_input)?.ok_or_else(|| {
         let model = &args.model;

@@ -141,6 +141,7 @@ fn list(context: &Context, json: bool) -> Outcome {
     for (kind, heading) in [
         (catalogue::Kind::Text, "Can be added by name:"),
         (catalogue::Kind::Chat, "Can be named as `data.sources` of recipes that tune models:"),
+        (catalogue::Kind::Labelled, "Can be named as `data.sources` of recipes that classify:"),
     ] {
         println!("\n{heading}");
         let mut rows = vec![["ENTRY", "TEXT", "LICENCE"].map(str::to_string)];

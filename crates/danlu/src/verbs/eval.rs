@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -7,21 +7,28 @@ use danlu_data::source::{ReadOptions, Source, documents, resolve};
 use danlu_data::tokenizer::Tokenizer;
 use danlu_eval::{Document, Limits, measure};
 use danlu_registry::Registry;
+use danlu_train::Recipe;
 
 use super::Context;
 use super::generate::open;
 use crate::exit::{Outcome, bad_input};
+use crate::life::{gate, prepare};
 use crate::views;
 
 /// Measure a model: bits per byte of held-out text, with a 95 % interval.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json")]
+#[command(
+    after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json\n  danlu eval smollm2 --sets recipes/l2-office-qa.toml"
+)]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder that transformers could load.
     model: String,
     /// The text: a corpus, of which the held-out documents are read, or files; without it, the corpora the model was trained on.
     #[arg(long)]
     data: Vec<String>,
+    /// Measure the evaluation sets that this recipe's [gate] names instead, and add them to the model's record.
+    #[arg(long, value_name = "RECIPE", conflicts_with = "data")]
+    sets: Option<PathBuf>,
     /// Read about this many bytes, evenly from the whole text.
     #[arg(long, default_value_t = 1_000_000)]
     bytes: u64,
@@ -34,6 +41,9 @@ pub struct Args {
 }
 
 pub fn run(context: &Context, args: Args) -> Outcome {
+    if let Some(recipe) = &args.sets {
+        return sets(context, &args.model, recipe, args.json);
+    }
     let generator = open(context, &args.model)?;
     let sources = if args.data.is_empty() { trained_on(context, &args.model)? } else { args.data.clone() };
     let time = args.seconds.map(Duration::try_from_secs_f64).transpose().map_err(bad_input)?;
@@ -56,6 +66,22 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         rows.push(serde_json::json!({ "model": args.model, "data": source, "bits_per_byte": measured }));
     }
     if args.json { views::print_json(&rows) } else { Ok(()) }
+}
+
+/// The sets of a recipe's gate, measured on a registered model.
+fn sets(context: &Context, model: &str, recipe: &Path, as_json: bool) -> Outcome {
+    let recipe = Recipe::load(recipe, &[]).map_err(bad_input)?;
+    // The model that the recipe starts from need not be here to measure another.
+    let recipe = prepare::with_folders(&context.home, &recipe).unwrap_or(recipe);
+    let registry = Registry::open(&context.home)?;
+    let id = registry.resolve(&model.parse().map_err(bad_input)?).map_err(bad_input)?;
+    let records = gate::records(&context.home, &recipe, &registry.folder(&id)).map_err(bad_input)?;
+    registry.note_sets(&id, &records)?;
+    if as_json {
+        return views::print_json(&records);
+    }
+    records.iter().for_each(|set| println!("{}", views::set_line(set)));
+    Ok(())
 }
 
 /// The corpora in the model's lineage.

@@ -1,12 +1,14 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Finish, Generator, Reason, Sampling};
+use danlu_registry::{ModelRef, Registry};
 
-use super::{Context, locate};
+use super::Context;
 use crate::exit::{Exit, Outcome, bad_input};
 use crate::{interrupt, views};
 
@@ -84,9 +86,21 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     if interrupt::requested() { Err(Exit::interrupted()) } else { Ok(()) }
 }
 
+/// The folder of a registered model, or the folder that is named.
+pub fn folder(context: &Context, model: &str) -> Outcome<PathBuf> {
+    let path = Path::new(model);
+    if path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    let wanted: ModelRef = model.parse().map_err(|e| bad_input(anyhow!("{model} is no folder, and as a name: {e}")))?;
+    let registry = Registry::open(&context.home)?;
+    let id = registry.resolve(&wanted).map_err(bad_input)?;
+    Ok(registry.folder(&id))
+}
+
 /// A registered model, or a folder.
 pub fn open(context: &Context, model: &str) -> Outcome<Generator> {
-    let folder = locate(context, model)?.folder;
+    let folder = folder(context, model)?;
     let (decoder, config) = danlu_models::folder::load(&folder, &Device::flex()).map_err(bad_input)?;
     let tokenizer = Tokenizer::load(&folder).map_err(bad_input)?;
     Ok(Generator::new(decoder, tokenizer).with_config(&config))

@@ -1,11 +1,11 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use danlu_registry::{ModelId, ModelRef, Record, Registry};
+use danlu_registry::{ModelId, ModelRef, Record, Registry, Standing};
 
 use super::Context;
 use crate::exit::{Exit, Outcome, Reason, bad_input};
-use crate::life::import;
+use crate::life::{adapters, import};
 use crate::views::progress::Lines;
 use crate::{human, views};
 
@@ -31,17 +31,32 @@ enum Verb {
     /// Show everything known about one model: recipe, data, measures, files.
     #[command(after_help = "Example:\n  danlu models show up@1")]
     Show {
-        /// The model, as NAME or NAME@VERSION; without a version the newest.
+        /// The model, as NAME or NAME@VERSION; without a version the current one.
         model: ModelRef,
         /// Print JSON instead of text.
         #[arg(long)]
         json: bool,
     },
     /// Show the family of a model: what it was made from, what was made from it, and what each step gained.
-    #[command(after_help = "Example:\n  danlu models lineage up")]
+    #[command(after_help = "Examples:\n  danlu models lineage up\n  danlu models lineage up --svg family.svg")]
     Lineage {
         /// The model, as NAME or NAME@VERSION.
         model: ModelRef,
+        /// Draw it as a picture into this file instead.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Make a version the one that its name means, whatever its gate said.
+    #[command(after_help = "Example:\n  danlu models promote office@2")]
+    Promote {
+        /// The model, as NAME@VERSION.
+        model: ModelRef,
+    },
+    /// Make the version before the current one the current one again; nothing is deleted.
+    #[command(after_help = "Example:\n  danlu models rollback office")]
+    Rollback {
+        /// The model's name.
+        name: String,
     },
     /// Copy a model's folder to a place outside, ready for transformers and other programs.
     #[command(after_help = "Example:\n  danlu models export up ./my-model")]
@@ -54,12 +69,13 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
-    /// Take in a model made elsewhere, a folder saved by transformers or a GGUF file, and check that it loads.
+    /// Take in a model made elsewhere, a folder saved by transformers or PEFT or a GGUF file, and check that it loads.
     #[command(
-        after_help = "Examples:\n  danlu models import ./SmolLM2-135M --name smollm2 --licence Apache-2.0\n  danlu models import SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2"
+        after_help = "Examples:\n  danlu models import ./SmolLM2-135M --name smollm2 --licence Apache-2.0\n  danlu models import SmolLM2-135M-Instruct.Q4_1.gguf --name smollm2\n  danlu models import ./peft-adapter --base smollm2@1"
     )]
     Import {
-        /// The folder, with config.json, model.safetensors and tokenizer.json, or the .gguf file.
+        /// The folder, with config.json, model.safetensors and tokenizer.json or with adapter_config.json and adapter_model.safetensors, or the
+        /// .gguf file.
         path: PathBuf,
         /// The name to keep it under; without one, that of the folder or file.
         #[arg(long)]
@@ -67,6 +83,18 @@ enum Verb {
         /// The licence it comes with, to be recorded; without it, what a GGUF file says.
         #[arg(long)]
         licence: Option<String>,
+        /// The model that an adapter is for, as NAME, NAME@VERSION or a folder; without it, what the adapter's folder says.
+        #[arg(long)]
+        base: Option<String>,
+    },
+    /// Make a whole model of an adapter and its base, and say how far it is from the two.
+    #[command(after_help = "Example:\n  danlu models merge lora --name assistant")]
+    Merge {
+        /// The adapter, as NAME or NAME@VERSION.
+        model: ModelRef,
+        /// The name of the merged model; without one, the adapter's with "-merged".
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Fetch a model by its name in the catalogue, and register it.
     #[command(after_help = "Example:\n  danlu models pull smollm2\n\n`danlu models list --remote` shows what can be fetched.")]
@@ -98,22 +126,40 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     let registry = Registry::open(&context.home)?;
     match args.verb {
         Verb::List { remote: true, json } => remote(json),
-        Verb::List { remote: false, json: true } => views::print_json(&registry.list()?),
+        Verb::List { remote: false, json: true } => views::print_json(&listed(&registry)?),
         Verb::List { remote: false, json: false } => {
-            print!("{}", table(&registry.list()?));
+            print!("{}", table(&listed(&registry)?));
             Ok(())
         }
         Verb::Show { model, json } => {
             let record = registry.show(&model).map_err(bad_input)?;
+            let standing = listed(&registry)?.into_iter().find(|one| one.record.id() == record.id());
+            let standing = standing.map_or(Standing::Candidate, |one| one.standing);
             if json {
-                return views::print_json(&record);
+                return views::print_json(&Listed { record, standing });
             }
-            print!("{}", describe(&record));
+            print!("{}", describe(&record, standing));
             println!("folder      {}", registry.folder(&record.id()).display());
             Ok(())
         }
-        Verb::Lineage { model } => {
+        Verb::Lineage { model, svg: None } => {
             print!("{}", registry.lineage(&model).map_err(bad_input)?);
+            Ok(())
+        }
+        Verb::Lineage { model, svg: Some(path) } => {
+            let picture = registry.lineage_svg(&model).map_err(bad_input)?;
+            danlu_files::write_atomic_bytes(&std::path::absolute(&path)?, picture.as_bytes())?;
+            println!("the family of {model} is drawn in {}", path.display());
+            Ok(())
+        }
+        Verb::Promote { model } => {
+            let id = registry.promote(&model).map_err(bad_input)?;
+            println!("{} now means {id}", id.name);
+            Ok(())
+        }
+        Verb::Rollback { name } => {
+            let (back, current) = registry.rollback(&name).map_err(bad_input)?;
+            println!("{name} means {current} again; {back} is withdrawn, and `danlu models promote {back}` brings it back");
             Ok(())
         }
         Verb::Export { model, to, force } => {
@@ -121,9 +167,21 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             println!("{id} is in {}", to.display());
             Ok(())
         }
-        Verb::Import { path, name, licence } => {
-            let id = import::import(&context.home, &path, name, licence).map_err(bad_input)?;
+        Verb::Import { path, name, licence, base } => {
+            let id = import::import(&context.home, &path, import::About { name, licence, base }).map_err(bad_input)?;
             registered(&registry, &id)
+        }
+        Verb::Merge { model, name } => {
+            let merged = adapters::merge(&context.home, &model, name).map_err(bad_input)?;
+            println!("merged, its logits differ by at most {:.1e}; the largest is {:.1}", merged.gap, merged.largest);
+            if let Some(error) = merged.quantization_error {
+                println!(
+                    "the base was in four bits: merged into what it stood for, which is {:.2} % of their length away from the weights it was \
+                     made from",
+                    error * 100.0
+                );
+            }
+            registered(&registry, &merged.model)
         }
         Verb::Pull { entry, name } => {
             let mut progress = Lines::new();
@@ -142,7 +200,12 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 fn registered(registry: &Registry, id: &ModelId) -> Outcome {
     let wanted = ModelRef { name: id.name.clone(), version: Some(id.version) };
     let parameters = parameters(&registry.show(&wanted)?).map_or("–".into(), human::count);
-    println!("{id} is registered ({parameters} parameters); try it with `danlu generate {id} --prompt \"Hello\"`");
+    let folder = registry.folder(id);
+    let use_it = match danlu_models::folder::load_backbone_config(&folder) {
+        Ok(danlu_models::BackboneConfig::Bert(_)) => format!("start a classifier from it with `--set model.from={id}`"),
+        _ => format!("try it with `danlu generate {id} --prompt \"Hello\"`"),
+    };
+    println!("{id} is registered ({parameters} parameters); {use_it}");
     Ok(())
 }
 
@@ -182,12 +245,26 @@ fn parameters(record: &Record) -> Option<f64> {
     record.lineage.facts.get("parameters").and_then(|value| value.as_f64())
 }
 
-fn table(records: &[Record]) -> String {
+/// A model and what it is to its name.
+#[derive(serde::Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    record: Record,
+    standing: Standing,
+}
+
+fn listed(registry: &Registry) -> Outcome<Vec<Listed>> {
+    let all = registry.list()?;
+    let standings = registry.standings(&all)?;
+    Ok(all.into_iter().zip(standings).map(|(record, standing)| Listed { record, standing }).collect())
+}
+
+fn table(records: &[Listed]) -> String {
     if records.is_empty() {
         return "There are no models yet; `danlu up` makes one.\n".into();
     }
-    let mut rows = vec![["MODEL", "LEVEL", "PARAMETERS", "SIZE", "BITS/BYTE", "MADE", "FROM"].map(str::to_string)];
-    for record in records {
+    let mut rows = vec![["MODEL", "LEVEL", "STANDING", "PARAMETERS", "SIZE", "BITS/BYTE", "MADE", "FROM"].map(str::to_string)];
+    for Listed { record, standing } in records {
         let lineage = &record.lineage;
         let from = match (&lineage.parent, &lineage.origin) {
             (Some(parent), _) => parent.to_string(),
@@ -198,6 +275,7 @@ fn table(records: &[Record]) -> String {
         rows.push([
             record.id().to_string(),
             lineage.level.map_or("–", |level| level.as_str()).into(),
+            standing.as_str().into(),
             parameters(record).map_or("–".into(), human::count),
             human::bytes(record.bytes()),
             measured,
@@ -208,13 +286,17 @@ fn table(records: &[Record]) -> String {
     views::table(&rows)
 }
 
-fn describe(record: &Record) -> String {
+fn describe(record: &Record, standing: Standing) -> String {
     let lineage = &record.lineage;
     let mut text = format!("{}\n", record.id());
     let mut line = |name: &str, value: String| text.push_str(&format!("{name:<12}{value}\n"));
     line("made", format!("{} by danlu {}", record.created, record.code_version));
     if let Some(level) = lineage.level {
         line("level", level.as_str().into());
+    }
+    line("standing", standing.as_str().into());
+    if let Some(gate) = lineage.gate.as_ref().filter(|gate| !gate.passed) {
+        gate.reasons.iter().for_each(|reason| line("not passed", reason.clone()));
     }
     if let Some(parent) = &lineage.parent {
         line("parent", parent.to_string());
@@ -231,6 +313,9 @@ fn describe(record: &Record) -> String {
             _ => String::new(),
         };
         line("measured", format!("{} {:.4}{interval}", name.replace('_', " "), measure.value));
+    }
+    for set in &lineage.sets {
+        line("set", views::set_line(set));
     }
     for (name, value) in &lineage.facts {
         let value = value.as_u64().map_or_else(|| value.to_string().replace('"', ""), human::thousands);

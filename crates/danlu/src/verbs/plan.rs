@@ -69,9 +69,14 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
     line(
         "model",
         format!(
-            "{} with {} parameters: {} layers × {} channels, vocabulary {}, context {}",
+            "{} with {} parameters{}: {} layers × {} channels, vocabulary {}, context {}",
             model.model_type,
             human::count(prediction.parameters as f64),
+            if model.trained < model.parameters {
+                format!(", of which {} are trained", human::count(model.trained as f64))
+            } else {
+                String::new()
+            },
             model.layers,
             model.hidden,
             human::thousands(model.vocabulary as u64),

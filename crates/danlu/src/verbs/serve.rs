@@ -1,11 +1,11 @@
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use danlu_engine::serve::Options;
 use danlu_server::{Keys, Model, Server};
 
-use super::{Context, locate};
+use super::{Context, generate};
 use crate::exit::{Outcome, bad_input};
 use crate::{human, interrupt};
 
@@ -56,8 +56,11 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     let options = Options { width: args.width, queue: args.queue, kept_tokens: args.kept_tokens, ..Options::default() };
     for name in &args.models {
         let began = Instant::now();
-        let located = locate(context, name)?;
-        let model = Model::load(&located.name, located.full_name, &located.folder, options.clone()).map_err(bad_input)?;
+        let folder = generate::folder(context, name)?;
+        // A registered model's folder has its version in the name.
+        let full = folder.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let id = if Path::new(name).is_dir() { full.as_deref().unwrap_or(name) } else { name };
+        let model = Model::load(id, full.clone(), &folder, options.clone()).map_err(bad_input)?;
         println!(
             "{} is loaded ({}, context {})",
             model.id,

@@ -32,6 +32,9 @@ pub struct Args {
     /// Name the run and its model; without it, the recipe's name.
     #[arg(long, value_name = "NAME", conflicts_with = "resume")]
     run: Option<String>,
+    /// Register the model as the next version of this name; without it, the run's.
+    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    model: Option<String>,
     /// How the course of the run is shown.
     #[arg(long, value_enum, default_value_t = Kind::Auto)]
     view: Kind,
@@ -66,7 +69,8 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             if let Some(advice) = refusal(&prediction, prepared.plan(), &recipe, &machine) {
                 return Err(does_not_fit(anyhow::anyhow!(advice)));
             }
-            run::begin(home, &prepared, recipe.budget.minutes, &recipe.name).map_err(bad_input)?;
+            let model = args.model.as_deref().unwrap_or(&recipe.name);
+            run::begin(home, &prepared, recipe.budget.minutes, model).map_err(bad_input)?;
             prepared
         }
         (None, None) => return Err(bad_input(anyhow::anyhow!("give a recipe, or --resume RUN"))),
@@ -112,7 +116,15 @@ pub fn report(done: &run::Done) {
     if let Some(picture) = &done.picture {
         println!("picture: {}", picture.display());
     }
-    if let Some(model) = &done.model {
-        println!("{} is registered; try it with: danlu generate {model} --interactive", views::bold(&model.to_string()));
+    done.sets.iter().for_each(|set| println!("  {}", views::set_line(set)));
+    let Some(model) = &done.model else { return };
+    let name = views::bold(&model.to_string());
+    match &done.gate {
+        Some(gate) if !gate.passed => {
+            println!("{name} is kept as a candidate, since it did not pass its gate:");
+            gate.reasons.iter().for_each(|reason| println!("  {reason}"));
+            println!("try it with: {}; make it current all the same with: danlu models promote {model}", done.usage);
+        }
+        _ => println!("{name} is registered; try it with: {}", done.usage),
     }
 }

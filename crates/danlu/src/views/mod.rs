@@ -10,6 +10,7 @@ pub mod run;
 use std::io::IsTerminal;
 
 use anyhow::Error;
+use danlu_registry::{SetRecord, Verdict};
 use ratatui::text::Line;
 use serde::Serialize;
 
@@ -48,6 +49,26 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What a model came to on an evaluation set, and what that is to its parent.
+pub fn set_line(set: &SetRecord) -> String {
+    let mut line = format!("{} {:.4} {}", set.set, set.measure.value, set.label);
+    if let (Some(low), Some(high)) = (set.measure.low, set.measure.high) {
+        line.push_str(&format!(" ({low:.4} to {high:.4})"));
+    }
+    if let Some(change) = &set.change {
+        let verdict = match set.verdict() {
+            Some(Verdict::Better) => "better",
+            Some(Verdict::Worse) => "worse",
+            _ => "as before",
+        };
+        line.push_str(&format!(
+            ", {verdict}: {:+.4} ({:+.4} to {:+.4}) from {}",
+            change.value, change.low, change.high, change.from
+        ));
+    }
+    line
 }
 
 /// Whether there is a terminal and it is ours to draw on and read keys from. Under `timeout`, or in the background, it is not: the system

@@ -7,7 +7,7 @@ mod reference;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use danlu_data::preference::{Answer, EncodedJudged, EncodedPair};
@@ -18,6 +18,7 @@ use danlu_eval::Measure;
 use danlu_models::{Decoder, DecoderConfig};
 
 pub use losses::{Answers, bradley_terry, judged, pairs};
+pub use measure::PREFERENCE_ACCURACY;
 pub use packed::Packed;
 use reference::Reference;
 
@@ -63,6 +64,34 @@ impl Preferences {
     /// The tokens of the first row's first answer, its prompt included.
     pub fn first(&self) -> Option<&[u32]> {
         (!self.is_empty()).then(|| &self.answers(0)[0].ids[..])
+    }
+
+    /// That the loss can learn from these, `rows` at a time, and be measured on `held_out`.
+    ///
+    /// # Errors
+    /// When they are of another kind than the loss learns from, or there are none.
+    pub fn check(&self, held_out: &Preferences, loss: PreferenceLoss, rows: usize) -> Result<()> {
+        ensure!(!self.is_empty(), "there is no preference to learn from");
+        ensure!(!held_out.is_empty(), "no preference is held out to measure with; raise `data.held_out` or give more");
+        match (self, loss) {
+            (Self::Judged(judged), PreferenceLoss::Kto) => {
+                let good = judged.iter().filter(|one| one.good).count();
+                ensure!(
+                    good > 0 && good < judged.len(),
+                    "all {} answers are judged {}; kto learns from good and bad ones",
+                    judged.len(),
+                    if good > 0 { "good" } else { "bad" }
+                );
+                ensure!(rows > 1, "kto compares the answers of an update with each other; set `batch.examples` to 2 or more");
+            }
+            (Self::Judged(_), loss) => bail!(
+                "`preference.loss` is \"{}\", which learns from pairs, and the data has single answers; use \"kto\"",
+                loss.name()
+            ),
+            (Self::Pairs(_), PreferenceLoss::Kto) => bail!("kto learns from judged answers; a pair is two of them"),
+            (Self::Pairs(_), _) => {}
+        }
+        Ok(())
     }
 
     /// Tokens of all rows.
@@ -111,28 +140,7 @@ impl Preference {
     ) -> Result<Self> {
         let recipe = &plan.recipe;
         let spec = recipe.preference.clone();
-        ensure!(!train.is_empty(), "there is no preference to learn from");
-        ensure!(!held_out.is_empty(), "no preference is held out to measure with; raise `data.held_out` or give more");
-        match (&train, spec.loss) {
-            (Preferences::Judged(judged), PreferenceLoss::Kto) => {
-                let good = judged.iter().filter(|one| one.good).count();
-                ensure!(
-                    good > 0 && good < judged.len(),
-                    "all {} answers are judged {}; kto learns from good and bad ones",
-                    judged.len(),
-                    if good > 0 { "good" } else { "bad" }
-                );
-                ensure!(
-                    plan.rows > 1,
-                    "kto compares the answers of an update with each other; set `batch.examples` to 2 or more"
-                );
-            }
-            (Preferences::Pairs(_), PreferenceLoss::Kto) => unreachable!("a pair is two judged answers to kto"),
-            (Preferences::Judged(_), loss) => {
-                anyhow::bail!("`preference.loss` is {loss:?}, which learns from pairs, and the data has single answers; use kto")
-            }
-            (Preferences::Pairs(_), _) => {}
-        }
+        train.check(&held_out, spec.loss, plan.rows)?;
         let reference = match spec.loss.needs_reference() {
             true => {
                 let start = start.context("the loss compares with the start model, and there is none")?;

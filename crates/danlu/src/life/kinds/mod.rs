@@ -1,6 +1,12 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
+mod classify;
+mod distill;
+mod masked;
+mod preference;
 mod pretrain;
+mod reward;
+pub mod rl;
 pub mod sft;
 
 use std::path::Path;
@@ -10,11 +16,17 @@ use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
-use danlu_train::recipe::ObjectiveKind;
-use danlu_train::{Objective, Plan, Recipe, Summary};
+use danlu_train::recipe::{DistillOn, ObjectiveKind};
+use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
+pub use classify::{FEATURES, Labeller};
+pub use distill::Distill;
+pub use masked::Masked;
+pub use preference::Prefer;
 pub use pretrain::Pretrain;
+pub use reward::Judge;
+pub use rl::Asked;
 pub use sft::Tune;
 
 use super::export::Export;
@@ -47,6 +59,11 @@ pub trait Kind {
     /// Which number of the training steps stands beside the held-out measure.
     fn curve(&self) -> Curve;
 
+    /// The command that tries the model.
+    fn usage(&self, id: &ModelId) -> String {
+        format!("danlu generate {id} --interactive")
+    }
+
     /// Writes the trained model, reads it back, compares, and registers it.
     ///
     /// # Errors
@@ -63,7 +80,7 @@ pub struct Curve {
 }
 
 /// One body of data of a run, as the run's folder and the model's lineage record it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataRecord {
     pub name: String,
     pub manifest_hash: String,
@@ -72,7 +89,15 @@ pub struct DataRecord {
 /// Any kind.
 pub enum Prepared {
     Pretrain(Box<Pretrain>),
+    Masked(Box<Masked>),
     Tune(Box<Tune>),
+    Label(Box<Labeller>),
+    Prefer(Box<Prefer>),
+    Judge(Box<Judge>),
+    DistillText(Box<Distill<Pretrain>>),
+    DistillTalks(Box<Distill<Tune>>),
+    Compare(Box<Asked<Grouped>>),
+    Expect(Box<Asked<Ppo>>),
 }
 
 /// Evaluates an expression with the kind that is there.
@@ -83,7 +108,39 @@ macro_rules! each {
                 let $kind = &**boxed;
                 $body
             }
+            $crate::life::kinds::Prepared::Masked(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
             $crate::life::kinds::Prepared::Tune(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Label(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Prefer(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Judge(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::DistillText(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::DistillTalks(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Compare(boxed) => {
+                let $kind = &**boxed;
+                $body
+            }
+            $crate::life::kinds::Prepared::Expect(boxed) => {
                 let $kind = &**boxed;
                 $body
             }
@@ -100,9 +157,23 @@ impl Prepared {
     /// When data cannot be had or the recipe does not fit it.
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
         let recipe = super::prepare::with_folders(home, recipe)?;
+        // What cannot be measured at the end is better known before the first step.
+        super::gate::sets(home, &recipe, progress)?;
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
+            ObjectiveKind::MaskedLm => Prepared::Masked(Box::new(Masked::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
+            ObjectiveKind::Classify | ObjectiveKind::Regression | ObjectiveKind::TokenClassify => {
+                Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
+            }
+            ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
+            ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
+            ObjectiveKind::Distill => match recipe.distill.on {
+                DistillOn::Text => Prepared::DistillText(Box::new(Distill::on_text(home, &recipe, run, progress)?)),
+                _ => Prepared::DistillTalks(Box::new(Distill::on_talks(home, &recipe, progress)?)),
+            },
+            ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
+            ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
         })
     }
 

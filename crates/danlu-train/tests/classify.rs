@@ -1,0 +1,215 @@
+//! Labels of texts: every way learns, goes on bit for bit, and says what is wrong with the data before the first step.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Result;
+use burn::tensor::Device;
+use danlu_data::labelled::{Example, FeatureSpec, Features, Frame, Label};
+use danlu_data::tokenizer::{Kind, Tokenizer, TrainSpec, train as learn};
+use danlu_models::{
+    Backbone, BackboneConfig, BertConfig, Classifier, DecoderConfig, HeadConfig, LlamaConfig, Pooling, Task, names, to_named,
+};
+use danlu_train::auto::resolve_examples;
+use danlu_train::objectives::classify::{Classify, ClassifyData, ClassifyRow, Rates, Target, is_new};
+use danlu_train::{Event, Examples, Objective, Outline, Plan, Recipe, Run, Trained, train};
+
+const GOOD: [&str; 4] = ["fine", "lovely", "good", "bright"];
+const BAD: [&str; 4] = ["dull", "awful", "bad", "grim"];
+
+fn texts() -> Vec<(String, usize)> {
+    let text = |i: usize| {
+        let label = (i * 7 / 3) % 2;
+        let word = if label == 1 { GOOD } else { BAD }[i % 4];
+        (format!("the {} number {i} was {word} to see", ["book", "hotel", "song"][i % 3]), label)
+    };
+    (0..120).map(text).collect()
+}
+
+fn tokenizer() -> Tokenizer {
+    let spec = TrainSpec { kind: Kind::Bpe, vocab_size: 400, ..TrainSpec::default() };
+    learn(&spec, texts().into_iter().map(|(text, _)| Ok(text))).unwrap()
+}
+
+struct Setup {
+    plan: Plan,
+    objective: Classify,
+    head: HeadConfig,
+    config: Option<BackboneConfig>,
+    frozen: bool,
+}
+
+fn backbone(name: &str, vocabulary: usize) -> Option<BackboneConfig> {
+    match name {
+        "qwen3" => Some(BackboneConfig::Decoder(DecoderConfig::Qwen3(LlamaConfig::new(vocabulary, 32, 2, 8, 64)))),
+        "bert" => Some(BackboneConfig::Bert(BertConfig::new(vocabulary, 32, 2, 64))),
+        _ => None,
+    }
+}
+
+fn setup(model: &str, task: Task, featured: bool, frozen: bool) -> Setup {
+    let (tokenizer, texts) = (tokenizer(), texts());
+    let config = backbone(model, tokenizer.vocab_size());
+    let frame = Frame::new(tokenizer.clone(), 64).unwrap();
+    let example = |(text, label): &(String, usize)| {
+        let tag = |word: &str| {
+            if GOOD.contains(&word) {
+                "good"
+            } else if BAD.contains(&word) {
+                "bad"
+            } else {
+                "other"
+            }
+        };
+        let words = || text.split(' ').map(|word| (word.to_string(), tag(word).to_string())).collect();
+        let label = match task {
+            Task::Classes => Label::Class(["bad", "good"][*label].into()),
+            Task::Number => Label::Number(*label as f64 * 2.0 - 0.5),
+            Task::Tags => Label::Tags(words()),
+        };
+        Example { text: text.clone(), pair: None, label, numbers: vec![] }
+    };
+    let examples: Vec<Example> = texts.iter().map(example).collect();
+    let labels: Vec<String> = match task {
+        Task::Classes => vec!["bad".into(), "good".into()],
+        Task::Number => vec![],
+        Task::Tags => vec!["bad".into(), "good".into(), "other".into()],
+    };
+    let spec = FeatureSpec { counts: true, ngrams: Some((1, 3)), ngram_limit: 2000, ..FeatureSpec::default() };
+    let features = featured.then(|| Features::fit(&spec, &examples[..90].iter().collect::<Vec<_>>()).unwrap());
+    let place = |label: &str| labels.iter().position(|known| known == label).map(|place| place as u32);
+    let row = |example: &Example| ClassifyRow {
+        source: example.text.clone(),
+        text: config.as_ref().map(|_| frame.example(example, place).unwrap()),
+        features: features.as_ref().map_or(vec![], |features| features.of(example)),
+        target: match &example.label {
+            Label::Class(class) => Target::Class(place(class).unwrap()),
+            Label::Number(number) => Target::Number(*number as f32),
+            Label::Tags(_) => Target::Tags,
+        },
+    };
+    let rows: Vec<ClassifyRow> = examples.iter().map(row).collect();
+    let pooling = if model == "bert" { Pooling::First } else { Pooling::Last };
+    let head = HeadConfig { task, labels: labels.clone(), pooling, features: features.as_ref().map_or(0, Features::len) };
+    let text = "name = 'labels'\n[batch]\nexamples = 8\nmicro_tokens = 64\n[budget]\nsteps = 60\n[optimizer]\nkind = 'adamw'\nrate = 0.004\n\
+                embedding_rate = 0.004\n[checkpoint]\nevery = 10\n[eval]\nevery = 1000\n[sample]\nevery = 0\n";
+    let recipe = Recipe::from_toml(text, "labels", &[]).unwrap();
+    let outline = Outline::of_classifier(config.as_ref(), &head, 1000, 1000);
+    let plan = resolve_examples(&recipe, outline, &Examples { count: 90, tokens: 16, usual_batch: 8 }, 1e6, 1e11).unwrap();
+    let data = ClassifyData {
+        train: rows[..90].to_vec(),
+        held_out: rows[90..].to_vec(),
+        labels,
+        task,
+        tokenizer: config.as_ref().map(|_| tokenizer),
+        feature_names: features.iter().flat_map(Features::names).map(str::to_string).collect(),
+    };
+    let objective = Classify::new(&plan, data, frozen, Rates { head: 2.0, features: 10.0 }).unwrap();
+    Setup { plan, objective, head, config, frozen }
+}
+
+impl Setup {
+    fn fresh(&self) -> Result<Classifier> {
+        let device = Device::flex().autodiff();
+        let backbone = self.config.as_ref().map(|config| Ok::<_, anyhow::Error>((Backbone::new(config, 5, &device)?, config)));
+        let model = Classifier::new(backbone.transpose()?, &self.head, 5, &device)?;
+        Ok(if self.frozen { names::freeze(model, |name| !is_new(name)) } else { model })
+    }
+
+    fn run(&self, folder: &Path, stop_at: Option<u64>) -> Trained<Classifier> {
+        let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));
+        let run = Run { folder, plan: &self.plan, objective: &self.objective, device: &device, data: "labels", stop: &stop };
+        let mut watch = |event: &Event| {
+            if let Event::Step(step) = event {
+                stop.store(stop_at == Some(step.step), Ordering::Relaxed);
+            }
+        };
+        train(&run, || self.fresh(), &mut watch).unwrap()
+    }
+}
+
+fn values(model: &Classifier) -> Vec<(String, Vec<f32>)> {
+    to_named(model).unwrap().into_iter().map(|(name, data)| (name, data.try_into_vec().unwrap())).collect()
+}
+
+/// Learns, and stopped and begun again it ends in the same bits.
+#[track_caller]
+fn check(setup: &Setup, least: f64) {
+    let whole = tempfile::tempdir().unwrap();
+    let trained = setup.run(whole.path(), None);
+    let measure = trained.summary.measure.as_ref().unwrap();
+    let reached = if setup.head.task == Task::Number { -measure.value } else { measure.value };
+    assert!(reached >= least, "{measure}");
+    assert!(measure.low <= measure.value && measure.value <= measure.high && measure.items == 30, "{measure}");
+    let parts = tempfile::tempdir().unwrap();
+    assert!(!setup.run(parts.path(), Some(23)).summary.finished);
+    assert!(values(&setup.run(parts.path(), None).model) == values(&trained.model), "a run that was stopped ended elsewhere");
+}
+
+#[test]
+fn a_decoder_and_an_encoder_learn_classes_numbers_and_tags() {
+    check(&setup("qwen3", Task::Classes, false, false), 0.9);
+    check(&setup("bert", Task::Number, false, false), -0.7);
+    check(&setup("qwen3", Task::Tags, false, false), 0.95);
+}
+
+#[test]
+fn features_alone_and_beside_a_model_learn() {
+    check(&setup("none", Task::Classes, true, false), 0.9);
+    check(&setup("bert", Task::Classes, true, false), 0.9);
+}
+
+#[test]
+fn a_frozen_model_stays_as_it_was_and_its_states_are_remembered_right() {
+    let setup = setup("qwen3", Task::Classes, true, true);
+    check(&setup, 0.8);
+    let folder = tempfile::tempdir().unwrap();
+    let (before, after) = (values(&setup.fresh().unwrap()), values(&setup.run(folder.path(), None).model));
+    for ((name, before), (_, after)) in before.iter().zip(&after) {
+        assert_eq!(before == after, !is_new(name), "{name}");
+    }
+    // What is remembered is what the layers give: the same loss as without remembering.
+    let plain = self::setup("qwen3", Task::Classes, true, false);
+    let model = setup.fresh().unwrap();
+    let loss = |of: &Setup| of.objective.loss(&model, &of.objective.batch(8).unwrap()).value.into_scalar::<f32>();
+    assert!((loss(&setup) - loss(&plain)).abs() < 1e-5);
+}
+
+#[test]
+fn the_row_that_is_shown_says_what_carries_the_loss() {
+    let shown = |setup: &Setup| setup.objective.show(&setup.objective.batch(0).unwrap()).unwrap();
+    let tags = shown(&setup("qwen3", Task::Tags, false, false));
+    assert!(tags.with_loss() >= 7 && tags.with_loss() < tags.tokens.len(), "one token of each word: {tags:?}");
+    let linear = shown(&setup("none", Task::Classes, true, false));
+    assert!(linear.text.contains("the ") && linear.tokens.iter().any(|(_, name, _)| name.starts_with("log of characters=")));
+}
+
+#[test]
+fn data_that_teaches_nothing_is_refused() {
+    let Setup { plan, .. } = setup("none", Task::Classes, true, false);
+    let row = |class| ClassifyRow {
+        source: "text".into(),
+        text: None,
+        features: vec![(0, 1.0)],
+        target: if class < 9 { Target::Class(class) } else { Target::Number(class as f32) },
+    };
+    let says = |train: &[u32], held_out: &[u32], labels: &[&str], part: &str| {
+        let rows = |classes: &[u32]| classes.iter().map(|class| row(*class)).collect();
+        let data = ClassifyData {
+            train: rows(train),
+            held_out: rows(held_out),
+            labels: labels.iter().map(|label| label.to_string()).collect(),
+            task: if labels.is_empty() { Task::Number } else { Task::Classes },
+            tokenizer: None,
+            feature_names: vec!["x".into()],
+        };
+        let error = Classify::new(&plan, data, false, Rates { head: 1.0, features: 1.0 }).err().expect(part).to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    says(&[], &[0], &["a", "b"], "no labelled text to train on");
+    says(&[0, 1], &[], &["a", "b"], "raise `data.held_out`");
+    says(&[1, 1], &[1, 0], &["a", "b"], "all 2 texts to train on have the label \"b\"");
+    says(&[0, 1], &[2], &["a", "b", "c"], "\"c\" is on held-out texts alone");
+    says(&[0, 1], &[1], &["a", "b", "c"], "no text has the label \"c\"");
+    says(&[9, 9], &[9], &[], "all 2 numbers to train on are 9");
+}

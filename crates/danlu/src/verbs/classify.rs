@@ -1,0 +1,80 @@
+use std::io::BufRead;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use danlu_registry::{ModelRef, Registry};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::exit::{Outcome, bad_input};
+use crate::life::labels::{Answer, Labeller};
+
+/// Say what a classifier makes of texts: the label of each, a number, or a tag for each word.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  danlu classify sentiment \"很好看的一本书\"\n  danlu classify sentiment < reviews.txt\n  danlu classify prices --json < rows.jsonl"
+)]
+pub struct Args {
+    /// The model, as NAME or NAME@VERSION, or a folder of a transformers classifier.
+    model: String,
+    /// The texts; without any, each line of the standard input, as text or as a JSON object with `text`, `pair` and numbers.
+    texts: Vec<String>,
+    /// Print a JSON object for each text.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(context: &Context, args: Args) -> Outcome {
+    let path = Path::new(&args.model);
+    let labeller = if path.is_dir() {
+        Labeller::open(path)
+    } else {
+        let wanted: ModelRef =
+            args.model.parse().map_err(|e| bad_input(anyhow!("{} is no folder, and as a name: {e}", args.model)))?;
+        let registry = Registry::open(&context.home)?;
+        let id = registry.resolve(&wanted).map_err(bad_input)?;
+        Labeller::open(&registry.folder(&id))
+    };
+    let labeller = labeller.map_err(bad_input)?;
+    for text in &args.texts {
+        say(&labeller, text, args.json).map_err(bad_input)?;
+    }
+    if args.texts.is_empty() {
+        for (number, line) in std::io::stdin().lock().lines().enumerate() {
+            let line = line.context("the standard input is not text")?;
+            if !line.trim().is_empty() {
+                say(&labeller, line.trim(), args.json).with_context(|| format!("line {}", number + 1)).map_err(bad_input)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn say(labeller: &Labeller, input: &str, as_json: bool) -> Result<()> {
+    let record: Option<Value> = if input.starts_with('{') { serde_json::from_str(input).ok() } else { None };
+    let (text, pair) = match &record {
+        Some(record) => (record["text"].as_str().context("the object has no `text`")?, record["pair"].as_str()),
+        None => (input, None),
+    };
+    let number = |name: &str| {
+        let value = record.as_ref().map(|record| &record[name]).and_then(Value::as_f64);
+        value.with_context(|| format!("the model reads the number {name:?} beside the text; give it in a JSON object"))
+    };
+    let numbers = labeller.columns().into_iter().map(number).collect::<Result<_>>()?;
+    let answer = labeller.ask(text, pair, numbers)?;
+    if as_json {
+        println!("{}", json!({ "text": text, "answer": answer }));
+        return Ok(());
+    }
+    match answer {
+        Answer::Classes(classes) => {
+            let (label, probability) = classes.first().context("the model has no labels")?;
+            println!("{label}  {probability:.3}  {text}");
+        }
+        Answer::Number(number) => println!("{number:.4}  {text}"),
+        Answer::Tags(words) => {
+            println!("{}", words.iter().map(|(word, tag)| format!("{word}/{tag}")).collect::<Vec<_>>().join(" "));
+        }
+    }
+    Ok(())
+}
