@@ -87,15 +87,32 @@ impl Generator {
         &self.decoder
     }
 
+    pub(crate) fn shared_decoder(&self) -> Arc<Decoder> {
+        self.decoder.clone()
+    }
+
+    /// The tokens that end a text.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The tokens of a text to go on with: the one that begins every text, where the model has one, and its own.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>> {
+        let mut ids: Vec<u32> = self.begin.into_iter().collect();
+        ids.extend(self.tokenizer.encode(prompt)?);
+        Ok(ids)
+    }
+
     /// Writes what follows `prompt`, calling `piece` with each piece of text as soon as it is whole.
     ///
     /// # Errors
     /// Before anything is written: when the prompt does not leave room for a token, with both counts, or a setting is out of range. While
     /// writing: when logits are not numbers.
     pub fn generate(&self, prompt: &str, sampling: &Sampling, piece: impl FnMut(&str) -> ControlFlow<()>) -> Result<Finish> {
-        let mut ids: Vec<u32> = self.begin.into_iter().collect();
-        ids.extend(self.tokenizer.encode(prompt)?);
-        self.generate_from(&ids, sampling, piece)
+        self.generate_from(&self.encode(prompt)?, sampling, piece)
     }
 
     /// [`Generator::generate`] from tokens, to which nothing is added.

@@ -1,5 +1,7 @@
 //! Drawing the next token.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,6 +14,13 @@ pub struct Sampling {
     /// Logits of tokens that have been are divided by this when positive and multiplied when negative, so above 1 repeats less; 1 changes
     /// nothing ([Keskar et al. 2019](https://arxiv.org/abs/1909.05858)).
     pub repetition_penalty: f32,
+    /// Taken from the logits of tokens that have been written, as often as they have been; what was read does not count. 0 changes nothing.
+    /// As in OpenAI's API, where it lies between -2 and 2; so does the next.
+    pub frequency_penalty: f32,
+    /// Taken from the logits of tokens that have been written, once.
+    pub presence_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub logit_bias: BTreeMap<u32, f32>,
     /// Logits are divided by this. 0 takes the most likely token always.
     pub temperature: f32,
     /// Only the most likely so many tokens; 0 is all ([Fan et al. 2018](https://arxiv.org/abs/1805.04833)).
@@ -31,6 +40,9 @@ impl Default for Sampling {
     fn default() -> Self {
         Self {
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
             temperature: 0.8,
             top_k: 0,
             top_p: 0.95,
@@ -56,6 +68,12 @@ impl Sampling {
             Ok(())
         };
         check("repetition_penalty", self.repetition_penalty, self.repetition_penalty > 0.0, "above 0")?;
+        for (name, value) in [("frequency_penalty", self.frequency_penalty), ("presence_penalty", self.presence_penalty)] {
+            check(name, value, (-2.0..=2.0).contains(&value), "from -2 to 2")?;
+        }
+        for (token, bias) in &self.logit_bias {
+            check(&format!("the logit_bias of token {token}"), *bias, (-100.0..=100.0).contains(bias), "from -100 to 100")?;
+        }
         check("temperature", self.temperature, self.temperature >= 0.0, "0 or more")?;
         check("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")?;
         check("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "from 0 to 1")?;
@@ -71,6 +89,8 @@ pub struct Sampler {
     /// Tokens of the text so far, each once.
     seen: Vec<u32>,
     is_seen: Vec<bool>,
+    /// How often each token has been drawn.
+    drawn: BTreeMap<u32, u32>,
 }
 
 /// A token that may be drawn: its logit at first, its weight later.
@@ -84,7 +104,7 @@ impl Sampler {
     pub fn new(sampling: &Sampling, prompt: &[u32]) -> Result<Self> {
         sampling.validate()?;
         let rng = ChaCha8Rng::seed_from_u64(sampling.seed);
-        let mut sampler = Self { sampling: sampling.clone(), rng, seen: vec![], is_seen: vec![] };
+        let mut sampler = Self { sampling: sampling.clone(), rng, seen: vec![], is_seen: vec![], drawn: BTreeMap::new() };
         for token in prompt {
             sampler.note(*token);
         }
@@ -100,10 +120,24 @@ impl Sampler {
         let best = argmax(logits)?;
         let token = if self.sampling.temperature == 0.0 { best } else { self.draw(logits, logits[best as usize]) };
         self.note(token);
+        *self.drawn.entry(token).or_default() += 1;
         Ok(token)
     }
 
     fn penalize(&self, logits: &mut [f32]) {
+        for (token, bias) in &self.sampling.logit_bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
+        let (frequency, presence) = (self.sampling.frequency_penalty, self.sampling.presence_penalty);
+        if frequency != 0.0 || presence != 0.0 {
+            for (token, count) in &self.drawn {
+                if let Some(logit) = logits.get_mut(*token as usize) {
+                    *logit -= *count as f32 * frequency + presence;
+                }
+            }
+        }
         let penalty = self.sampling.repetition_penalty;
         if penalty != 1.0 {
             for token in &self.seen {
@@ -293,6 +327,22 @@ mod tests {
     }
 
     #[test]
+    fn frequency_presence_and_bias_move_logits_by_their_definition() {
+        let mut sampler = Sampler::new(&Sampling { frequency_penalty: 0.5, ..Sampling::greedy() }, &[0, 0, 0]).unwrap();
+        // What was read does not count; each writing costs a half.
+        let draws: Vec<u32> = (0..4).map(|_| sampler.sample(&mut [1.7, 1.0, 0.0]).unwrap()).collect();
+        assert_eq!(draws, [0, 0, 1, 0], "1.7, 1.2, then 0.7 against 1.0, then 0.7 against 0.5");
+        let mut sampler = Sampler::new(&Sampling { presence_penalty: 0.9, ..Sampling::greedy() }, &[]).unwrap();
+        let draws: Vec<u32> = (0..3).map(|_| sampler.sample(&mut [2.0, 1.5, 0.0]).unwrap()).collect();
+        assert_eq!(draws, [0, 1, 0], "2.0, 1.5 against 1.1, then 1.1 against 0.6: once, however often");
+        let logit_bias = [(2, 100.0), (7, 5.0)].into();
+        assert_eq!(
+            Sampler::new(&Sampling { logit_bias, ..Sampling::greedy() }, &[]).unwrap().sample(&mut [9.0, 1.0, 0.0]).unwrap(),
+            2
+        );
+    }
+
+    #[test]
     fn the_seed_decides() {
         let draw = |seed| {
             let mut sampler = Sampler::new(&Sampling { seed, ..all() }, &[]).unwrap();
@@ -316,6 +366,8 @@ mod tests {
         check(Sampling { top_p: 0.0, ..all() }, "top_p");
         check(Sampling { min_p: 1.5, ..all() }, "min_p");
         check(Sampling { repetition_penalty: 0.0, ..all() }, "repetition_penalty");
+        check(Sampling { frequency_penalty: 2.5, ..all() }, "frequency_penalty must be from -2 to 2");
+        check(Sampling { logit_bias: [(3, f32::NAN)].into(), ..all() }, "logit_bias of token 3");
         check(Sampling { stop: vec![String::new()], ..all() }, "stop string");
     }
 }

@@ -52,6 +52,7 @@ pub use embedding::embedding;
 pub use gelu::gelu;
 pub use gelu_exact::gelu_exact;
 pub use heads::Heads;
+pub use kernels::live_pages;
 pub use kernels::threads::{set_threads, threads};
 pub use layer_norm::layer_norm;
 pub use linear::{LowRank, Projection, Weight, linear, project, projections};

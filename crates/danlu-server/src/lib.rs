@@ -1,2 +1,18 @@
-//! The server: OpenAI's API and the studio over the engine. Being built; what it stands on is fixed here, so that adding a part does not
-//! build everything below again.
+//! Models that others can talk to: OpenAI's API over HTTP, and a page.
+//!
+//! [`Model`] is one with its engine, [`Server`] answers for several. A handler turns a request into tokens, hands them to the model's engine
+//! and passes on what comes back; when its client goes away it is dropped, and with it the request.
+
+mod api;
+mod error;
+mod guard;
+mod keys;
+mod metrics;
+mod model;
+mod page;
+mod server;
+
+pub use keys::Keys;
+pub use model::Model;
+pub(crate) use server::App;
+pub use server::Server;

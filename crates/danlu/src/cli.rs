@@ -1,6 +1,8 @@
 use clap::{Parser, Subcommand};
 
-use crate::verbs::{classify, compare, data, doctor, eval, generate, models, plan, reference, sample, tokenizer, train, up};
+use crate::verbs::{
+    chat, classify, compare, data, doctor, eval, generate, models, plan, reference, sample, serve, tokenizer, train, up,
+};
 
 const AFTER: &str = "\
 Start with:
@@ -47,6 +49,8 @@ pub enum Verb {
     Classify(classify::Args),
     Generate(generate::Args),
     Sample(sample::Args),
+    Chat(chat::Args),
+    Serve(serve::Args),
     Doctor(doctor::Args),
     Help(reference::Args),
 }

@@ -177,8 +177,8 @@ impl Tokenizer {
     }
 
     /// Decodes tokens as they are generated; special tokens are left out.
-    pub fn stream(&self) -> DecodeStream<'_> {
-        DecodeStream::new(self)
+    pub fn stream(&self) -> DecodeStream {
+        DecodeStream::new(self.clone())
     }
 
     /// The number of rows a model's embedding needs: the largest id and one.

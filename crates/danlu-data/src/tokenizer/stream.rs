@@ -9,8 +9,8 @@ const HELD: usize = 16;
 
 /// Turns tokens into text one at a time and never shows half a character: bytes are held until they are whole. The pieces together
 /// are what [`Tokenizer::decode_text`] gives for all the tokens.
-pub struct DecodeStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct DecodeStream {
+    tokenizer: Tokenizer,
     /// The tokens of the last piece, which some decoders need to see to treat the next one rightly, then those not yet shown.
     ids: Vec<u32>,
     /// How many of `ids` have been shown, and their text.
@@ -18,8 +18,8 @@ pub struct DecodeStream<'a> {
     prefix: String,
 }
 
-impl<'a> DecodeStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer) -> Self {
+impl DecodeStream {
+    pub(super) fn new(tokenizer: Tokenizer) -> Self {
         Self { tokenizer, ids: Vec::new(), shown: 0, prefix: String::new() }
     }
 
@@ -35,7 +35,7 @@ impl<'a> DecodeStream<'a> {
     }
 
     /// What is still held, at the end of the stream: an incomplete character becomes U+FFFD.
-    pub fn finish(mut self) -> Result<String> {
+    pub fn finish(&mut self) -> Result<String> {
         let text = self.tokenizer.decode_text(&self.ids)?;
         self.advance(text)
     }

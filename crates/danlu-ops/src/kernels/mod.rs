@@ -16,7 +16,8 @@ pub mod threads;
 mod tile;
 
 pub use attention::{Attention, attention_backward, attention_cached, attention_forward};
-pub(crate) use attention::{PAGE, Page, Rows, attention_paged, store_paged};
+pub use attention::{PAGE, live_pages};
+pub(crate) use attention::{Page, Rows, attention_paged, store_paged};
 pub use few::gemm_few;
 pub use gemm::{gemm, gemm_here};
 pub use gemv::gemv;

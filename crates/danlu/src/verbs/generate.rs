@@ -123,6 +123,7 @@ pub fn sampling(args: &SamplingArgs) -> Sampling {
         seed: args.seed.unwrap_or_else(fresh_seed),
         stop: args.stop.clone(),
         max_tokens: args.max_tokens,
+        ..Sampling::default()
     }
 }
 
@@ -147,7 +148,8 @@ pub fn stream(generator: &Generator, prompt: &str, args: &SamplingArgs) -> Resul
     Ok(())
 }
 
-fn speed(finish: &Finish) -> String {
+/// How fast it went, and why it ended.
+pub fn speed(finish: &Finish) -> String {
     let why = match &finish.reason {
         Reason::EndOfText => "the model ended the text",
         Reason::StopString(_) => "a stop string came up",

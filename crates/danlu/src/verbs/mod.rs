@@ -1,5 +1,6 @@
 //! One file for each verb: its arguments, and what it does with the crates below.
 
+pub mod chat;
 pub mod classify;
 pub mod compare;
 pub mod data;
@@ -10,6 +11,7 @@ pub mod models;
 pub mod plan;
 pub mod reference;
 pub mod sample;
+pub mod serve;
 pub mod tokenizer;
 pub mod train;
 pub mod up;
@@ -44,6 +46,8 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Classify(args) => classify::run(&context, args),
         Verb::Generate(args) => generate::run(&context, args),
         Verb::Sample(args) => sample::run(&context, args),
+        Verb::Chat(args) => chat::run(&context, args),
+        Verb::Serve(args) => serve::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Help(args) => reference::run(args),
     }

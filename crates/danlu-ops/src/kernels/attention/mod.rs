@@ -18,7 +18,8 @@ use super::simd::simd_fn;
 pub use backward::attention_backward;
 pub use cached::attention_cached;
 pub use forward::attention_forward;
-pub(crate) use paged::{PAGE, Page, Rows, attention_paged, store_paged};
+pub use paged::{PAGE, live_pages};
+pub(crate) use paged::{Page, Rows, attention_paged, store_paged};
 
 /// What one attention call works on, beside the data: the heads, and the tables of rotary positions when there are any.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@
 //! sum runs across the lanes of a register; values lie as `[kv_heads, PAGE, head_dim]`, which gives the same to the weighted sum.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Attention;
 use super::forward::{ForwardData, dispatch_forward};
@@ -27,6 +28,37 @@ const CHAINS: usize = 4;
 pub struct Page {
     k: Buffer,
     v: Buffer,
+    _counted: Counted,
+}
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Pages that all sequences of the program hold together, one that several share counted once.
+pub fn live_pages() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// Part of every page, so that none can come or go uncounted.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        LIVE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Page {
@@ -37,7 +69,7 @@ impl Page {
             buffer.fill(0.0);
             buffer
         };
-        Self { k: zeros(), v: zeros() }
+        Self { k: zeros(), v: zeros(), _counted: Counted::new() }
     }
 }
 

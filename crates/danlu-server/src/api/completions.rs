@@ -1,0 +1,189 @@
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use danlu_engine::LogProbs;
+use danlu_engine::serve::Event;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::answering::{Answering, finish_reason, stream};
+use super::settings::Settings;
+use super::{Usage, check_known, identifier, now, read};
+use crate::App;
+use crate::error::{ApiError, ErrorBody};
+use crate::model::Model;
+
+/// The most of the likeliest tokens that are told of.
+const TOP_LOGPROBS: usize = 20;
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct CompletionRequest {
+    pub model: String,
+    pub prompt: TextOrTokens,
+    /// Tokens come with their log-probabilities and those of so many of the likeliest tokens, at most 20.
+    pub logprobs: Option<usize>,
+    #[serde(flatten)]
+    pub settings: Settings,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    other: Map<String, Value>,
+}
+
+/// A text to go on with, or its tokens, to which nothing is added.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum TextOrTokens {
+    Text(String),
+    Tokens(Vec<u32>),
+    /// Several texts; only one is taken at a time.
+    Texts(Vec<String>),
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextCompletion {
+    pub id: String,
+    pub object: &'static str,
+    pub created: u64,
+    pub model: String,
+    pub choices: Vec<TextChoice>,
+    pub usage: Option<Usage>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TextChoice {
+    pub index: usize,
+    pub text: String,
+    pub logprobs: Option<TextLogprobs>,
+    /// `stop`, or `length` when it was cut off.
+    pub finish_reason: Option<&'static str>,
+}
+
+/// One entry for each token. Log-probabilities are the model's own, in nats: before temperature, penalties and restrictions.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct TextLogprobs {
+    pub tokens: Vec<String>,
+    pub token_logprobs: Vec<f32>,
+    pub top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Where each token begins in the text, in characters.
+    pub text_offset: Vec<usize>,
+}
+
+impl TextLogprobs {
+    fn push(&mut self, model: &Model, token: u32, log_probs: &LogProbs, at: &mut usize) {
+        let text = model.token(token).0;
+        self.text_offset.push(*at);
+        *at += text.chars().count();
+        self.tokens.push(text);
+        self.token_logprobs.push(log_probs.token);
+        self.top_logprobs.push(log_probs.top.iter().map(|(id, log)| (model.token(*id).0, *log)).collect());
+    }
+}
+
+/// Goes on with a text.
+#[utoipa::path(
+    post, path = "/v1/completions", tag = "completions", request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The text that follows; with `stream`, its pieces as server-sent events", body = TextCompletion),
+        (status = 400, description = "The request is wrong, or its prompt does not fit", body = ErrorBody),
+        (status = 401, description = "A key is needed", body = ErrorBody),
+        (status = 404, description = "There is no such model", body = ErrorBody),
+        (status = 429, description = "Too many requests wait", body = ErrorBody),
+    )
+)]
+pub async fn complete(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let request: CompletionRequest = read(&headers, body)?;
+    check_known(&request.other)?;
+    let model = app.model(&request.model)?;
+    if let Some(top) = request.logprobs.filter(|top| *top > TOP_LOGPROBS) {
+        return Err(ApiError::bad_request(format!("logprobs must be at most {TOP_LOGPROBS}; it is {top}")).param("logprobs"));
+    }
+    let (settings, log_probs) = (request.settings, request.logprobs);
+    let (streams, samples, usage) = (settings.streams(), settings.samples(), settings.includes_usage());
+    // Tokenizers and grammars may take their time.
+    let begun = tokio::task::spawn_blocking(move || {
+        let text = |text: &str| model.encode(text).map_err(|error| ApiError::bad_request(error.to_string()).param("prompt"));
+        let prompt = match &request.prompt {
+            TextOrTokens::Text(prompt) => text(prompt)?,
+            TextOrTokens::Tokens(tokens) => tokens.clone(),
+            TextOrTokens::Texts(texts) => match texts.as_slice() {
+                [one] => text(one)?,
+                more => {
+                    let message = format!("prompt has {} texts; one is taken at a time", more.len());
+                    return Err(ApiError::bad_request(message).param("prompt"));
+                }
+            },
+        };
+        Answering::begin(model, prompt, &settings, log_probs)
+    });
+    let answering = begun.await.map_err(ApiError::lost)??;
+    if streams {
+        Ok(chunks(answering, samples, usage))
+    } else {
+        Ok(whole(answering, samples, log_probs.is_some()).await?.into_response())
+    }
+}
+
+async fn whole(mut answering: Answering, samples: usize, log_probs: bool) -> Result<Json<TextCompletion>, ApiError> {
+    let mut choices: Vec<TextChoice> = (0..samples)
+        .map(|index| TextChoice {
+            index,
+            text: String::new(),
+            logprobs: log_probs.then(TextLogprobs::default),
+            finish_reason: None,
+        })
+        .collect();
+    let mut at = vec![0; samples];
+    while let Some(event) = answering.next().await {
+        match event? {
+            Event::Token { sample, token, text, log_probs } => {
+                choices[sample].text.push_str(&text);
+                if let (Some(all), Some(one)) = (&mut choices[sample].logprobs, log_probs) {
+                    all.push(answering.model(), token, &one, &mut at[sample]);
+                }
+            }
+            Event::Finished { sample, text, reason, .. } => {
+                choices[sample].text.push_str(&text);
+                choices[sample].finish_reason = Some(finish_reason(&reason));
+            }
+            Event::Read { .. } | Event::Failed(_) => {}
+        }
+    }
+    let (id, model, usage) = (identifier("cmpl"), answering.model().id.clone(), Some(answering.usage()));
+    Ok(Json(TextCompletion { id, object: "text_completion", created: now(), model, choices, usage }))
+}
+
+fn chunks(answering: Answering, samples: usize, include_usage: bool) -> Response {
+    let (id, name, created) = (identifier("cmpl"), answering.model().id.clone(), now());
+    let chunk = move |choices: Vec<TextChoice>, usage| {
+        let (id, model) = (id.clone(), name.clone());
+        TextCompletion { id, object: "text_completion", created, model, choices, usage }
+    };
+    let last = chunk.clone();
+    let mut at = vec![0; samples];
+    let piece = move |model: &Model, event: Event| match event {
+        Event::Token { text, log_probs: None, .. } if text.is_empty() => vec![],
+        Event::Token { sample: index, token, text, log_probs } => {
+            let logprobs = log_probs.map(|one| {
+                let mut all = TextLogprobs::default();
+                all.push(model, token, &one, &mut at[index]);
+                all
+            });
+            vec![chunk(vec![TextChoice { index, text, logprobs, finish_reason: None }], None)]
+        }
+        Event::Finished { sample: index, text, reason, .. } => {
+            vec![chunk(vec![TextChoice { index, text, logprobs: None, finish_reason: Some(finish_reason(&reason)) }], None)]
+        }
+        Event::Read { .. } | Event::Failed(_) => vec![],
+    };
+    stream(answering, piece, move |usage| include_usage.then(|| last(vec![], Some(usage))))
+}

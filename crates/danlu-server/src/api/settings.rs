@@ -1,0 +1,142 @@
+use std::collections::BTreeMap;
+
+use danlu_engine::{Grammar, Sampling};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use crate::error::ApiError;
+use crate::model::Model;
+
+/// What both ways of asking have in common: how tokens are drawn, when the text ends, and how it is sent.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct Settings {
+    /// The most tokens to write; as many as the context has room for, when absent.
+    pub max_tokens: Option<usize>,
+    /// Another name for `max_tokens`.
+    pub max_completion_tokens: Option<usize>,
+    /// 0 takes the most likely token always; 1, the default, draws with the model's own probabilities.
+    pub temperature: Option<f32>,
+    /// Only the fewest tokens whose probabilities reach this.
+    pub top_p: Option<f32>,
+    /// Only so many of the most likely tokens; not in OpenAI's API.
+    pub top_k: Option<usize>,
+    /// Only tokens at least this fraction as likely as the likeliest; not in OpenAI's API.
+    pub min_p: Option<f32>,
+    /// Logits of tokens that have been, also in the prompt, are divided by this; not in OpenAI's API.
+    pub repetition_penalty: Option<f32>,
+    /// From -2 to 2.
+    pub frequency_penalty: Option<f32>,
+    /// From -2 to 2.
+    pub presence_penalty: Option<f32>,
+    /// Added to the logits of tokens, by their ids; from -100 to 100.
+    pub logit_bias: Option<BTreeMap<String, f32>>,
+    /// The same seed gives the same answer.
+    pub seed: Option<i64>,
+    /// How many answers.
+    pub n: Option<usize>,
+    /// Strings that end the text and are no part of it, at most four.
+    pub stop: Option<OneOrMore>,
+    /// Whether the answer comes piece by piece, as server-sent events.
+    pub stream: Option<bool>,
+    pub stream_options: Option<StreamOptions>,
+    pub response_format: Option<ResponseFormat>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub struct StreamOptions {
+    /// Whether a last piece tells how many tokens were read and written.
+    pub include_usage: Option<bool>,
+}
+
+/// What the text must be like.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ResponseFormat {
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that a schema allows.
+    JsonSchema {
+        json_schema: JsonSchema,
+    },
+    /// Text that a regular expression matches as a whole; not in OpenAI's API.
+    Regex {
+        pattern: String,
+    },
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct JsonSchema {
+    /// Followed as far as it goes, whether `strict` is asked for or not; its name is not looked at.
+    pub schema: Value,
+}
+
+impl Settings {
+    pub fn samples(&self) -> usize {
+        self.n.unwrap_or(1)
+    }
+
+    pub fn streams(&self) -> bool {
+        self.stream == Some(true)
+    }
+
+    pub fn includes_usage(&self) -> bool {
+        self.stream_options.as_ref().is_some_and(|options| options.include_usage == Some(true))
+    }
+
+    /// # Errors
+    /// Names the parameter that is not as it should be.
+    pub fn sampling(&self) -> Result<Sampling, ApiError> {
+        let stop = match &self.stop {
+            None => vec![],
+            Some(OneOrMore::One(stop)) => vec![stop.clone()],
+            Some(OneOrMore::More(stops)) => stops.clone(),
+        };
+        if stop.len() > 4 {
+            return Err(ApiError::bad_request(format!("stop has {} strings; at most 4 are taken", stop.len())).param("stop"));
+        }
+        let mut logit_bias = BTreeMap::new();
+        for (token, bias) in self.logit_bias.iter().flatten() {
+            let id = token.parse().map_err(|_| {
+                ApiError::bad_request(format!("logit_bias is given by tokens' ids; {token:?} is none")).param("logit_bias")
+            })?;
+            logit_bias.insert(id, *bias);
+        }
+        let defaults = Sampling::default();
+        Ok(Sampling {
+            temperature: self.temperature.unwrap_or(1.0),
+            top_p: self.top_p.unwrap_or(1.0),
+            top_k: self.top_k.unwrap_or(defaults.top_k),
+            min_p: self.min_p.unwrap_or(defaults.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            logit_bias,
+            seed: self.seed.map_or_else(rand::random, |seed| seed as u64),
+            max_tokens: self.max_completion_tokens.or(self.max_tokens).unwrap_or(usize::MAX),
+            stop,
+        })
+    }
+
+    /// # Errors
+    /// When the schema or expression is none, or the model's tokenizer does not allow it.
+    pub fn grammar(&self, model: &Model) -> Result<Option<Grammar>, ApiError> {
+        let wrong = |message: String| ApiError::bad_request(message).param("response_format");
+        let grammars = || model.grammars().map_err(|error| wrong(error.to_owned()));
+        let grammar = match &self.response_format {
+            None | Some(ResponseFormat::Text) => return Ok(None),
+            Some(ResponseFormat::JsonObject) => grammars()?.json_schema(json!({"type": "object"})),
+            Some(ResponseFormat::JsonSchema { json_schema }) => grammars()?.json_schema(json_schema.schema.clone()),
+            Some(ResponseFormat::Regex { pattern }) => grammars()?.regex(pattern),
+        };
+        grammar.map(Some).map_err(|error| wrong(format!("response_format cannot be followed: {error:#}")))
+    }
+}

@@ -1,0 +1,138 @@
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use utoipa::{OpenApi, ToSchema};
+
+use crate::api::{chat, completions, models, now};
+use crate::error::ApiError;
+use crate::guard::guard;
+use crate::keys::Keys;
+use crate::model::Model;
+use crate::{metrics, page};
+
+/// How often it is looked whether the server is to stop.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What is served, and to whom.
+pub struct Server {
+    pub models: Vec<Model>,
+    /// Without keys, only this machine is answered.
+    pub keys: Option<Keys>,
+    /// The largest body of a request, in bytes.
+    pub body_limit: usize,
+}
+
+/// What every handler sees.
+#[derive(Clone)]
+pub struct App {
+    pub models: Arc<[Arc<Model>]>,
+    pub keys: Arc<Option<Keys>>,
+    pub metrics: PrometheusHandle,
+    /// In seconds since 1970.
+    pub started: u64,
+}
+
+impl Server {
+    /// Takes the address; port 0 is any that is free.
+    ///
+    /// # Errors
+    /// When it is not this machine's alone and there are no keys, or the system does not give it.
+    pub fn bind(&self, address: SocketAddr) -> Result<TcpListener> {
+        ensure!(
+            address.ip().is_loopback() || self.keys.is_some(),
+            "{} can be reached from other machines, so API keys are needed: --api-key-file FILE; make one with \
+             `danlu serve --api-key-file FILE --new-api-key NAME`",
+            address.ip()
+        );
+        let listener = TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
+
+    /// Answers until `stop` says so; then finishes what has begun and takes nothing new.
+    ///
+    /// # Errors
+    /// When the system fails.
+    pub fn run(self, listener: TcpListener, stop: impl Fn() -> bool + Send + 'static) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let stopping = async move {
+            while !stop() {
+                tokio::time::sleep(GLANCE).await;
+            }
+        };
+        let router = self.router()?;
+        runtime.block_on(async move { serve(tokio::net::TcpListener::from_std(listener)?, router, stopping).await })
+    }
+
+    fn router(self) -> Result<Router> {
+        let app = App {
+            models: self.models.into_iter().map(Arc::new).collect(),
+            keys: Arc::new(self.keys),
+            metrics: metrics::recorder()?,
+            started: now(),
+        };
+        let guarded = Router::new()
+            .route("/v1/chat/completions", post(chat::complete))
+            .route("/v1/completions", post(completions::complete))
+            .route("/v1/models", get(models::list))
+            .route("/v1/models/{model}", get(models::show))
+            .route("/metrics", get(metrics::show))
+            .route_layer(middleware::from_fn_with_state(app.clone(), guard));
+        Ok(guarded
+            .route("/health", get(health))
+            .route("/openapi.json", get(openapi))
+            .route("/", get(page::index))
+            .route("/web/{name}", get(page::asset))
+            .fallback(|| async {
+                ApiError::new(StatusCode::NOT_FOUND, "there is nothing here; /openapi.json says what there is")
+            })
+            .method_not_allowed_fallback(|| async {
+                ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this is asked for with another method")
+            })
+            .layer(DefaultBodyLimit::max(self.body_limit))
+            .with_state(app))
+    }
+}
+
+async fn serve(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    stopping: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    axum::serve(listener, router).with_graceful_shutdown(stopping).await.context("the server has failed")
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+}
+
+/// Whether all models answer.
+#[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, body = Health), (status = 503, body = Health)))]
+async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
+    if app.models.iter().all(|model| model.engine.is_alive()) {
+        (StatusCode::OK, Json(Health { status: "ok" }))
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "a model has failed" }))
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "danlu", description = "Models over the API of OpenAI's clients"),
+    paths(chat::complete, completions::complete, models::list, models::show, metrics::show, health)
+)]
+struct Document;
+
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}

@@ -1,0 +1,106 @@
+use std::io::{BufRead, IsTerminal, Write};
+use std::ops::ControlFlow;
+
+use anyhow::{Context as _, anyhow};
+use danlu_data::chat::{Encoder, Message, Template};
+use danlu_engine::Generator;
+
+use super::Context;
+use super::generate::{self, SamplingArgs};
+use crate::exit::{Outcome, bad_input};
+use crate::{interrupt, views};
+
+/// Talk with a model in the terminal.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  danlu chat smollm2\n  danlu chat smollm2 --system \"You answer in one sentence.\" --temperature 0\n\nWhile talking, /system TEXT sets the system message, /reset begins anew, Ctrl-C stops an answer, Ctrl-D leaves."
+)]
+pub struct Args {
+    /// The model, as NAME or NAME@VERSION, or a folder that transformers could load; it needs a chat template.
+    pub model: String,
+    /// What the model is told before the conversation.
+    #[arg(long)]
+    pub system: Option<String>,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+const HELP: &str = "/system TEXT sets the system message, /reset begins anew, Ctrl-C stops an answer, Ctrl-D leaves.";
+
+pub fn run(context: &Context, args: Args) -> Outcome {
+    let folder = generate::folder(context, &args.model)?;
+    let generator = generate::open(context, &args.model)?;
+    let template = Template::of_folder(&folder).map_err(bad_input)?.ok_or_else(|| {
+        let model = &args.model;
+        bad_input(anyhow!("{model} has no chat template, so it only goes on with texts: danlu generate {model} --interactive"))
+    })?;
+    let encoder = Encoder::new(template, generator.tokenizer().clone()).map_err(bad_input)?;
+    let generator = generator.with_end(encoder.turn_end());
+    interrupt::install()?;
+    println!("{}", views::dim(HELP));
+    let mut talk = Talk { encoder, generator, system: args.system, messages: vec![], sampling: args.sampling };
+    let mut line = String::new();
+    loop {
+        print!("{} ", views::bold(">"));
+        std::io::stdout().flush()?;
+        line.clear();
+        if std::io::stdin().lock().read_line(&mut line)? == 0 {
+            println!();
+            return Ok(());
+        }
+        interrupt::clear();
+        talk.take(line.trim());
+        interrupt::clear();
+    }
+}
+
+/// A conversation.
+struct Talk {
+    encoder: Encoder,
+    generator: Generator,
+    system: Option<String>,
+    messages: Vec<Message>,
+    sampling: SamplingArgs,
+}
+
+impl Talk {
+    fn take(&mut self, line: &str) {
+        match line.split_once(' ').unwrap_or((line, "")) {
+            ("", _) => {}
+            ("/reset", _) => self.messages.clear(),
+            ("/system", text) => self.system = Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
+            ("/help", _) => println!("{}", views::dim(HELP)),
+            (command, _) if command.starts_with('/') => println!("{}", views::dim(&format!("{command} is not known. {HELP}"))),
+            _ => {
+                self.messages.push(Message::user(line));
+                if let Err(error) = self.answer() {
+                    // A question that got no answer is no part of the conversation.
+                    self.messages.pop();
+                    views::error(&error);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self) -> anyhow::Result<()> {
+        let system = self.system.iter().map(|text| Message::system(text.as_str()));
+        let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
+        let prompt = self.encoder.prompt(&messages, &[])?;
+        let mut out = std::io::stdout();
+        let mut answer = String::new();
+        let finish = self.generator.generate_from(&prompt, &generate::sampling(&self.sampling), |piece| {
+            answer.push_str(piece);
+            if interrupt::requested() || write!(out, "{piece}").and_then(|()| out.flush()).is_err() {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let finish = finish.context("/reset begins anew, if the conversation has become too long")?;
+        println!();
+        if std::io::stderr().is_terminal() {
+            eprintln!("{}", views::dim(&generate::speed(&finish)));
+        }
+        self.messages.push(Message::assistant(answer));
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use danlu_engine::serve::Options;
+use danlu_server::{Keys, Model, Server};
+
+use super::{Context, generate};
+use crate::exit::{Outcome, bad_input};
+use crate::{human, interrupt};
+
+/// Let others talk to models: OpenAI's API, and a page to chat on.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  danlu serve smollm2\n  danlu serve smollm2 up@1 --port 9000\n  danlu serve --api-key-file keys --new-api-key ann\n  danlu serve smollm2 --host 0.0.0.0 --api-key-file keys"
+)]
+pub struct Args {
+    /// The models, each as NAME or NAME@VERSION, or a folder that transformers could load.
+    #[arg(required_unless_present = "new_api_key")]
+    pub models: Vec<String>,
+    /// The address to listen on; one that other machines reach needs API keys.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// The port to listen on; 0 takes one that is free.
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Let in only who has a key whose hash is in this file.
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Make a key of this name, add its hash to the file, show the key once, and leave.
+    #[arg(long, value_name = "NAME", requires = "api_key_file")]
+    pub new_api_key: Option<String>,
+    /// Write at most this many answers of a model at the same time.
+    #[arg(long, value_name = "N", default_value_t = Options::default().width)]
+    pub width: usize,
+    /// Let at most this many requests wait for a model; more are told to come back later.
+    #[arg(long, value_name = "N", default_value_t = Options::default().queue)]
+    pub queue: usize,
+    /// Keep what was computed for this many tokens of prompts, for prompts that begin alike.
+    #[arg(long, value_name = "N", default_value_t = Options::default().kept_tokens)]
+    pub kept_tokens: usize,
+    /// Take requests of at most this many bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    pub body_limit: usize,
+}
+
+pub fn run(context: &Context, args: Args) -> Outcome {
+    if let (Some(file), Some(name)) = (&args.api_key_file, &args.new_api_key) {
+        println!("{}", Keys::create(file, name).map_err(bad_input)?);
+        return Ok(());
+    }
+    let keys = args.api_key_file.as_deref().map(Keys::read).transpose().map_err(bad_input)?;
+    let mut server = Server { models: vec![], keys, body_limit: args.body_limit };
+    // Before the models are loaded, which takes its time, so that a wrong address is told of at once.
+    let listener = server.bind(SocketAddr::new(args.host, args.port)).map_err(bad_input)?;
+    let options = Options { width: args.width, queue: args.queue, kept_tokens: args.kept_tokens, ..Options::default() };
+    for name in &args.models {
+        let began = Instant::now();
+        let folder = generate::folder(context, name)?;
+        // A registered model's folder has its version in the name.
+        let full = folder.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned());
+        let id = if Path::new(name).is_dir() { full.as_deref().unwrap_or(name) } else { name };
+        let model = Model::load(id, full.clone(), &folder, options.clone()).map_err(bad_input)?;
+        println!(
+            "{} is loaded ({}, context {})",
+            model.id,
+            human::seconds(began.elapsed().as_secs_f64()),
+            model.engine.context()
+        );
+        server.models.push(model);
+    }
+    interrupt::install()?;
+    let address = listener.local_addr()?;
+    println!("listening on http://{address}  (API at /v1, page at /; Ctrl-C finishes what is being written and leaves)");
+    server.run(listener, interrupt::requested)?;
+    println!("stopped");
+    Ok(())
+}
