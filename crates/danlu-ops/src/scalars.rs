@@ -9,21 +9,21 @@ use crate::bridge::on_cpu;
 pub enum Scalar {
     Known(f64),
     /// The one value of a tensor.
-    There(Tensor<1>),
+    There(Box<Tensor<1>>),
 }
 
 impl Scalar {
     /// The value of a tensor that has one: known at once on the CPU.
     pub fn of(x: Tensor<1>) -> Self {
         let x = x.inner();
-        if on_cpu(&x) { Scalar::Known(f64::from(x.into_scalar::<f32>())) } else { Scalar::There(x.cast(DType::F32)) }
+        if on_cpu(&x) { Scalar::Known(f64::from(x.into_scalar::<f32>())) } else { Scalar::There(Box::new(x.cast(DType::F32))) }
     }
 }
 
 /// The values of numbers, with one transfer for all that are on a device.
 pub fn read_scalars(scalars: Vec<Scalar>) -> Vec<f64> {
     let there: Vec<Tensor<1>> =
-        scalars.iter().filter_map(|s| if let Scalar::There(x) = s { Some(x.clone()) } else { None }).collect();
+        scalars.iter().filter_map(|s| if let Scalar::There(x) = s { Some(Tensor::clone(x)) } else { None }).collect();
     let read: Vec<f32> = match there.is_empty() {
         true => vec![],
         false => Tensor::cat(there, 0).into_data().try_into_vec().expect("scalars are of 32-bit floats"),

@@ -145,7 +145,7 @@ impl Features {
         }
         let features = Self::try_from(file)?;
         ensure!(
-            features.len() > 0,
+            !features.is_empty(),
             "no feature is asked for; give `features.counts`, `features.ngrams`, `features.lexicon` or `features.columns`"
         );
         Ok(features)

@@ -148,7 +148,7 @@ impl Classify {
         let row = self.train.get(place).unwrap_or_else(|| &self.held_out[place - self.train.len()]);
         let values = known[place].get_or_init(|| {
             let states = self.given(&[row]).texts.and_then(|texts| model.valid().states(&texts, false));
-            states.map_or(vec![], |states| numbers(states))
+            states.map_or(vec![], numbers)
         });
         let count = if self.task == Task::Tags { row.text.as_ref().map_or(1, |text| text.ids.len()) } else { 1 };
         Tensor::from_data(TensorData::new(values.clone(), [count, values.len() / count]), device)

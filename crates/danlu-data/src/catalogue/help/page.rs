@@ -170,11 +170,9 @@ impl Reader {
                 self.open(Kind::Row);
                 self.rows += 1;
             }
-            "td" | "th" if self.rows > 0 => {
-                if !self.line.is_empty() {
-                    self.line.push_str(" |");
-                    self.space = true;
-                }
+            "td" | "th" if self.rows > 0 && !self.line.is_empty() => {
+                self.line.push_str(" |");
+                self.space = true;
             }
             "p" | "div" | "table" | "pre" if self.rows == 0 => self.close(),
             "br" => self.space = true,
