@@ -6,7 +6,8 @@
 Three small Llamas with random weights are written: the start model, the one that drew the answers, and the one that is trained; and random
 answers with random rewards. TRL's own trainers compute what they compute of them: `GRPOTrainer` and `RLOOTrainer` of the installed TRL, and
 `PPOTrainer`, which TRL dropped after 1.12, from the folder PPO into which `pip install --no-deps --target PPO trl==1.12.0` put it. Only what
-draws answers is replaced by the fixed ones. All numbers must agree within 1e-4.
+draws answers is replaced by the fixed ones. All numbers must agree within 1e-4. TRL's correction that
+multiplies the divergence by the ratio (`use_bias_correction_kl`) is off: k3 is compared as Schulman defined it.
 
 Needs torch, transformers, tokenizers, datasets and trl.
 """
@@ -29,9 +30,9 @@ BOUND, VOCABULARY, END, PAD, GROUP, GROUPS = 1e-4, 96, 1, 2, 4, 3
 # Name, danlu's settings, TRL's.
 GROUPED = [
     ("grpo", ["rl.kl=0"], dict(beta=0.0, loss_type="dapo")),
-    ("grpo kl", ["rl.kl=0.1"], dict(beta=0.1, loss_type="dapo")),
+    ("grpo kl", ["rl.kl=0.1"], dict(beta=0.1, loss_type="dapo", use_bias_correction_kl=False)),
     ("grpo higher", ["rl.kl=0", "rl.clip_high=0.28"], dict(beta=0.0, loss_type="dapo", epsilon_high=0.28)),
-    ("grpo sequence", ["rl.kl=0.1", "rl.average=sequence"], dict(beta=0.1, loss_type="grpo")),
+    ("grpo sequence", ["rl.kl=0.1", "rl.average=sequence"], dict(beta=0.1, loss_type="grpo", use_bias_correction_kl=False)),
     ("grpo batch", ["rl.kl=0", "rl.scale=batch"], dict(beta=0.0, loss_type="dapo", scale_rewards="batch")),
     ("dr. grpo", ["rl.kl=0", "rl.scale=none", "rl.average=fixed", "rl.max_tokens=16"],
      dict(beta=0.0, loss_type="dr_grpo", scale_rewards="none", max_completion_length=16)),
@@ -42,10 +43,14 @@ GROUPED = [
 
 
 def tokenizer_of():
+    # A special token is found inside other words, so it must be the beginning of none.
     words = {f"t{i}": i for i in range(VOCABULARY - 1)} | {"<|endoftext|>": VOCABULARY - 1}
+    for word, token in [("<end>", END), ("<pad>", PAD)]:
+        del words[f"t{token}"]
+        words[word] = token
     raw = Tokenizer(models.WordLevel(words, unk_token="t0"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=f"t{END}", pad_token=f"t{PAD}", unk_token="t0")
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<pad>", unk_token="t0")
 
 
 def llama(seed, near=None, apart=0.0):

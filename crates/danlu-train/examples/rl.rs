@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     let load = |folder: &Path, device: &Device| Ok::<_, anyhow::Error>(folder::load(folder, device)?.0);
     let (start, config) = folder::load(&case.start, &Device::flex())?;
     let old = load(&case.old, &Device::flex())?;
-    let examples = Examples { count: case.answers.len() as u64, tokens: 1, usual_batch: case.answers.len() };
+    let examples = Examples { count: case.answers.len() as u64, tokens: 64, usual_batch: case.answers.len() };
     let plan = resolve_examples(&recipe, Outline::from(&config), &examples, config.flops_per_token(64), 1e11)?;
     let drawn: Vec<Drawn> = case.answers.iter().map(|one| drawn(&old, one)).collect();
     let question = Question { ids: vec![0], reference: Reference { answer: Some("0".into()), ..Reference::default() } };

@@ -49,14 +49,14 @@ fn recipe(name: &str, data: &str, model: &str, rest: &str) -> String {
 #[test]
 fn a_line_of_models_passes_its_gates_or_waits() {
     let home = Home { dir: tempfile::tempdir().unwrap() };
-    let (data, registry) = (sources("danlu-data"), sources("danlu-registry"));
+    let (data, other) = (sources("danlu-data"), sources("danlu-ops"));
     let from_scratch = "layers = 2\nhidden = 32";
     let base = home.write("base.toml", &recipe("base", &format!("sources = [{data:?}]"), from_scratch, "[budget]\nsteps = 40"));
     home.expect(0, &["train", &base]);
 
     // Another text is learned, with some of the first among it: better at the new one, no worse at the old one than it may be.
-    let gate = format!("[gate]\ntarget = [{registry:?}]\ngeneral = [{data:?}]\nitems = 20\ntolerance = 0.1");
-    let text = format!("sources = [{registry:?}]\nreplay = [{data:?}]\nreplay_share = 0.3");
+    let gate = format!("[gate]\ntarget = [{other:?}]\ngeneral = [{data:?}]\nitems = 20\ntolerance = 0.1");
+    let text = format!("sources = [{other:?}]\nreplay = [{data:?}]\nreplay_share = 0.3");
     let l1 = home.write("l1.toml", &recipe("line", &text, "from = \"base\"", &format!("{gate}\n[budget]\nsteps = 40")));
     let said = home.expect(0, &["train", &l1]);
     assert!(said.contains("line@1 is registered") && said.contains("better"), "{said}");
@@ -98,7 +98,7 @@ fn a_line_of_models_passes_its_gates_or_waits() {
     let (talks, others) = (home.write("talks.jsonl", &talk(80, "add")), home.write("others.jsonl", &talk(40, "name")));
     let data = format!("sources = [{talks:?}]\nreplay = [{others:?}]\nreplay_share = 0.25");
     let gate = format!(
-        "[gate]\ntarget = [\"{talks}:answer-bits-per-byte\"]\nalso = [\"{talks}:chrf\", {registry:?}]\nitems = 8\nanswer_tokens = 8"
+        "[gate]\ntarget = [\"{talks}:answer-bits-per-byte\"]\nalso = [\"{talks}:chrf\", {other:?}]\nitems = 8\nanswer_tokens = 8"
     );
     let rest = format!("[objective]\nkind = \"sft\"\n[optimizer]\nrate = 3e-3\n{gate}\n[budget]\nsteps = 12");
     let l2 = home.write("l2.toml", &recipe("task", &data, "from = \"line\"", &rest));

@@ -121,7 +121,8 @@ pub fn nearest(path: &str) -> Option<&'static str> {
         let name = strsim::normalized_damerau_levenshtein(&last(path), &last(&key.path));
         whole.max(0.9 * name)
     };
-    let best = KEYS.iter().map(|key| (score(key), key)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    // Of equally near ones the first, as sections that every recipe has stand before those of methods.
+    let best = KEYS.iter().rev().map(|key| (score(key), key)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.5).then_some(best.1.path.as_str())
 }
 
