@@ -119,7 +119,8 @@ impl EvalSet {
     /// # Errors
     /// When the items cannot be written as JSON.
     pub fn hash(&self) -> Result<String> {
-        Ok(danlu_files::hash_bytes(&serde_json::to_vec(&(self.metric, self.answer_tokens, &self.items))?))
+        let longest = self.metric.of_answers().map(|_| self.answer_tokens);
+        Ok(danlu_files::hash_bytes(&serde_json::to_vec(&(self.metric, longest, &self.items))?))
     }
 
     /// What the model comes to on each item, in their order.

@@ -127,7 +127,8 @@ impl Registry {
         }
     }
 
-    /// Adds what a model came to on evaluation sets to its record. What was measured on the same items before stays as it is.
+    /// Adds what a model came to on evaluation sets to its record. What it was measured on when it was registered stays as it is, with the
+    /// change from its parent.
     ///
     /// # Errors
     /// When there is no such model, or its record cannot be written.
@@ -135,8 +136,11 @@ impl Registry {
         let _lock = self.lock()?;
         let dir = self.folder(id);
         let mut record = Record::read(&dir, id)?;
-        let sets: Vec<&SetRecord> =
-            sets.iter().filter(|set| !record.lineage.sets.iter().any(|known| known.hash == set.hash)).collect();
+        let known = record.lineage.sets.clone();
+        let stays = |known: &SetRecord, new: &SetRecord| {
+            known.hash == new.hash || (known.change.is_some() && (&known.set, &known.unit) == (&new.set, &new.unit))
+        };
+        let sets: Vec<&SetRecord> = sets.iter().filter(|set| !known.iter().any(|one| stays(one, set))).collect();
         for set in sets {
             record.lineage.sets.retain(|known| (&known.set, &known.unit) != (&set.set, &set.unit));
             record.lineage.sets.push(set.clone());

@@ -162,7 +162,8 @@ fn a_run_survives_kills() {
         fs::create_dir_all(&straight).unwrap();
         fs::create_dir_all(&killed).unwrap();
         assert!(start(&straight).wait().unwrap().success());
-        let reached = || checkpoint::latest(&killed.join("checkpoints"), |_, _| ()).ok().flatten().map_or(0, |found| found.state.step);
+        let reached =
+            || checkpoint::latest(&killed.join("checkpoints"), |_, _| ()).ok().flatten().map_or(0, |found| found.state.step);
         for (life, step) in [3, 9, 16, 21].into_iter().enumerate() {
             let mut child = start(&killed);
             while reached() < step && child.try_wait().unwrap().is_none() {

@@ -54,7 +54,9 @@ pub fn clipped(policy: Tensor<1>, old: &[f32], known: &Known, ratio: Ratio, boun
 /// How far the ratios moved: their mean and the share that was clipped, over the tokens that carry loss.
 fn report(ratios: &[f32], known: &Known, bounds: (f64, f64)) -> Report {
     let (mut count, mut sum, mut clipped) = (0usize, 0.0, 0usize);
-    for ((&ratio, &advantage), _) in ratios.iter().zip(&known.advantages).zip(&known.weights).filter(|(_, weight)| **weight != 0.0) {
+    for ((&ratio, &advantage), _) in
+        ratios.iter().zip(&known.advantages).zip(&known.weights).filter(|(_, weight)| **weight != 0.0)
+    {
         let ratio = f64::from(ratio);
         count += 1;
         sum += ratio;

@@ -139,10 +139,6 @@ fn by_way(recipe: &mut Recipe) -> Result<()> {
         "`[adapter]` goes with `classify.way = \"lora\"`; it is {:?}",
         way.name()
     );
-    if way == Way::Linear {
-        recipe.model.from = None;
-        recipe.tokenizer.from = None;
-    }
     Ok(())
 }
 

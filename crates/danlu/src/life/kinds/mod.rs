@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
-use danlu_train::recipe::{DistillOn, ObjectiveKind};
+use danlu_train::recipe::{DistillOn, ObjectiveKind, Way};
 use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
@@ -156,7 +156,12 @@ impl Prepared {
     /// # Errors
     /// When data cannot be had or the recipe does not fit it.
     pub fn new(home: &Path, recipe: &Recipe, run: Option<&Path>, progress: &mut dyn Progress) -> Result<Self> {
-        let recipe = super::prepare::with_folders(home, recipe)?;
+        let mut recipe = recipe.clone();
+        if recipe.classify.way == Way::Linear {
+            // Features alone: a model that the recipe names for its other ways need not be there.
+            (recipe.model.from, recipe.tokenizer.from) = (None, None);
+        }
+        let recipe = super::prepare::with_folders(home, &recipe)?;
         super::device::set_precision(recipe.precision)?;
         // What cannot be measured at the end is better known before the first step.
         super::gate::sets(home, &recipe, progress)?;
