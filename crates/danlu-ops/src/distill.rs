@@ -6,6 +6,7 @@ use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, Mat, MatMut, gemm, simd, simd_fn};
 use crate::loss::{carries, check, chunk_tokens, plain_nll};
+use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::{for_each_piece, rows_per_piece, scale};
 use crate::{IGNORE, Ids};
@@ -72,8 +73,9 @@ pub fn linear_distill(x: Tensor<2>, weight: Tensor<2>, teacher: [Tensor<2>; 2], 
 pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, teacher: [Tensor<2>; 2], targets: &Ids, spec: &Distillation) -> Tensor<1> {
     let temperature = f64::from(spec.temperature);
     let [hidden, head] = teacher;
-    let log_q = log_softmax(x.clone().matmul(weight.clone().transpose()) / temperature, 1);
-    let log_p = log_softmax(hidden.matmul(head.transpose()) / temperature, 1);
+    let logits = |x: Tensor<2>, weight: Tensor<2>| wide(x.clone().matmul(weight.cast(x.dtype()).transpose()));
+    let log_q = log_softmax(logits(x.clone(), weight.clone()) / temperature, 1);
+    let log_p = log_softmax(logits(hidden, head) / temperature, 1);
     let (q, p) = (log_q.clone().exp(), log_p.clone().exp());
     let each = match spec.divergence {
         Divergence::Forward => p * (log_p - log_q),

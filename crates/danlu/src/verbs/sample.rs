@@ -31,7 +31,7 @@ pub struct Args {
     /// Questions: a file of JSON lines (prompt, and answer, tests or schema), or an entry of the catalogue.
     questions: String,
     /// What answers are worth: exact, arithmetic, regex=PATTERN, format=PATTERN, schema=FILE, code, length; can be given several times. Or a
-    /// recipe, whose [rewards] are used.
+    /// recipe, whose `[rewards]` are used.
     #[arg(long, required = true, value_name = "RULE")]
     reward: Vec<String>,
     /// Answers to each question.

@@ -48,7 +48,8 @@ impl Page {
     /// The page in `html`, which lies at `path` in its package.
     pub fn parse(path: &str, html: &str) -> Self {
         let language = attribute(html, "lang").unwrap_or("en").split('-').next().unwrap_or("en").to_owned();
-        let name = path.rsplit_once("/text/").map_or(path, |(_, name)| name);
+        // Both of whole paths and of those that begin inside the help.
+        let name = path.rsplit_once("/text/").map(|(_, name)| name).or(path.strip_prefix("text/")).unwrap_or(path);
         let name = name.trim_end_matches(".html").to_owned();
         let begin = html.find(AREA).map_or(0, |at| html[at..].find('>').map_or(at, |end| at + end + 1));
         let end = html[begin..].find(AFTER).map_or(html.len(), |at| begin + html[begin..begin + at].rfind('<').unwrap_or(at));

@@ -114,8 +114,8 @@ fn what(title: &str, text: &str, place: &str, language: &str) -> Option<String> 
     // "Opens a dialog …", "Returns the number …": what a command does.
     let does = first.ends_with('s') && !first.ends_with("ss") && first.chars().all(char::is_alphabetic);
     let does = does && !["This", "These", "Always", "Functions", "Fields", "Commands"].contains(&first);
-    let gerund = title.split(' ').next().is_some_and(|word| word.ends_with("ing"));
-    if !does && (gerund || title.starts_with("To ")) {
+    // The title of a task is no thing to ask about, and "Footnotes and endnotes, see …" below it no command.
+    if title.starts_with("To ") || title.split(' ').next().is_some_and(|word| word.ends_with("ing")) {
         return None;
     }
     Some(if does { format!("What does \"{title}\" do in {place}?") } else { format!("What is \"{title}\" in {place}?") })
