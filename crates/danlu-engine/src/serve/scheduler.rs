@@ -89,7 +89,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes a request that [`Engine::check`](super::Engine::check) has found right; it begins when there is room.
+    /// Takes a request that the engine has checked; it begins when there is room.
     pub fn push(&mut self, request: Request) {
         self.push_with(request, Box::new(()));
     }
