@@ -200,6 +200,12 @@ impl Pool {
         self.shrink();
     }
 
+    fn release(&mut self) {
+        self.shelves.clear();
+        self.free = 0;
+        self.peak = self.used;
+    }
+
     /// Gives blocks back to the system until the bound holds.
     fn shrink(&mut self) {
         let bound = self.peak + self.peak / 8;
@@ -225,6 +231,12 @@ fn advise_huge(block: &Block) {
     }
     #[cfg(not(all(target_os = "linux", not(miri))))]
     let _ = block;
+}
+
+/// Gives the buffers that are not in use back to the system, and forgets how much was ever in use: for when one kind of work is
+/// over and another, which needs other buffers, begins.
+pub fn release_buffers() {
+    pool().release();
 }
 
 /// Bytes of the buffers in use and of those the pool keeps.
@@ -259,6 +271,10 @@ mod tests {
         }
         let kept: usize = pool.shelves.values().flat_map(|shelf| &shelf.free).map(Block::bytes).sum();
         assert_eq!(kept, pool.free);
+        let held = pool.take(10);
+        pool.release();
+        assert!(pool.shelves.is_empty() && pool.free == 0 && pool.used == held.bytes());
+        pool.give(held);
     }
 
     #[test]

@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
-pub use buffer::pool_bytes;
+pub use buffer::{pool_bytes, release_buffers};
 pub use device::{
     Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
 };

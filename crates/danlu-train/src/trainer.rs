@@ -84,7 +84,10 @@ pub fn train<O: Objective>(
         });
         session.steps(batches)
     })?;
-    session.end()
+    let trained = session.end()?;
+    // What follows holds the model twice to compare what was written with it; the steps' buffers would come on top.
+    danlu_ops::release_buffers();
+    Ok(trained)
 }
 
 /// The batches of the update that begins at row `position`.
