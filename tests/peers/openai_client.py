@@ -94,7 +94,7 @@ try:
     heading("structured output")
     schema = {
         "type": "object",
-        "properties": {"city": {"type": "string"}, "country": {"type": "string"}, "population": {"type": "integer"}},
+        "properties": {"city": {"type": "string"}, "country": {"type": "string"}, "population": {"type": "integer", "minimum": 0, "maximum": 10000000000}},
         "required": ["city", "country", "population"],
         "additionalProperties": False,
     }

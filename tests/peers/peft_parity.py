@@ -98,7 +98,7 @@ class Danlu:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DANLU_HOME": str(self.home)})
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
-        return done.stdout
+        return done.stdout + done.stderr
 
     def train(self, name, *settings):
         """The losses, the openings held out, and the folder of what was kept."""

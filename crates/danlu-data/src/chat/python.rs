@@ -13,9 +13,32 @@ pub(super) fn is_iterable(value: &Value) -> bool {
     !value.is_none() && value.try_iter().is_ok()
 }
 
-/// How Python writes a value, where that is otherwise than Jinja's: numbers with a fraction or an exponent.
+/// How Python writes a value, where that is otherwise than Jinja's: numbers with a fraction or an exponent, and what holds such numbers.
 pub(super) fn written(value: &Value) -> Option<String> {
-    (value.kind() == ValueKind::Number && !value.is_integer()).then(|| f64::try_from(value.clone()).ok().map(float)).flatten()
+    let inside = |value: &Value| written(value).unwrap_or_else(|| format!("{value:?}"));
+    match value.kind() {
+        ValueKind::Number if !value.is_integer() => f64::try_from(value.clone()).ok().map(float),
+        ValueKind::Seq | ValueKind::Map if holds_fraction(value) => {
+            let items: Vec<Value> = value.try_iter().ok()?.collect();
+            Some(if value.kind() == ValueKind::Seq {
+                format!("[{}]", items.iter().map(inside).collect::<Vec<_>>().join(", "))
+            } else {
+                let entry = |key: &Value| Some(format!("{}: {}", inside(key), inside(&value.get_item(key).ok()?)));
+                format!("{{{}}}", items.iter().map(entry).collect::<Option<Vec<_>>>()?.join(", "))
+            })
+        }
+        _ => None,
+    }
+}
+
+fn holds_fraction(value: &Value) -> bool {
+    let mut inside = value.try_iter().into_iter().flatten();
+    match value.kind() {
+        ValueKind::Number => !value.is_integer(),
+        ValueKind::Seq => inside.any(|item| holds_fraction(&item)),
+        ValueKind::Map => inside.any(|key| value.get_item(&key).is_ok_and(|item| holds_fraction(&item))),
+        _ => false,
+    }
 }
 
 /// The `trim` filter, of whatever Python makes a text of.

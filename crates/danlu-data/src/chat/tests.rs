@@ -215,6 +215,8 @@ fn values_are_written_and_tested_as_in_python() {
         Template::new(source, variables).unwrap().render(&[Message::user("a")], &[], false).unwrap()
     };
     assert_eq!(render("{{ small }} {{ large }} {{ half }} {{ two }} {{ nothing }}"), "1e-07 1e+20 0.5 2 None");
+    assert_eq!(render("{{ [small, 'it', two, none, true] }}"), "[1e-07, 'it', 2, None, True]");
+    assert_eq!(render("{{ {'at': [large, two]} }}"), "{'at': [1e+20, 2]}");
     assert_eq!(render("{{ nothing is iterable }} {{ messages is iterable }} {{ two is iterable }}"), "False True False");
     assert_eq!(render("{{ tools is iterable and tools | length > 0 }}"), "False");
     assert_eq!(render("{{ nothing | trim }} {{ ' a ' | trim }}"), "None a");
