@@ -3,7 +3,9 @@
     cargo build --release -p danlu-train --example step
     python bench/training_step.py [--rounds 5] [--shape llama-6x384 ...] [--out bench/results/FILE.jsonl]
 
-Needs a Python with torch. Every round runs the three as processes of their own, one after another, so that a change in the
+Of gpt2-12x768 there is a fourth, danlu with AdamW's moments in eight bits (`optimizer.moments = "int8"`), whose point is its memory.
+
+Needs a Python with torch. Every round runs all as processes of their own, one after another, so that a change in the
 machine's speed meets all alike. Raw rows go to --out; the summary is the median over rounds of the ratio within each round.
 """
 
@@ -26,6 +28,8 @@ def main():
         common = ["--shape", shape, "--steps", str(args.steps)]
         torch = [sys.executable, os.path.join(HERE, "torch_step.py"), *common]
         commands = {"danlu": [args.danlu, *common], "eager": [*torch, "--mode", "eager"], "compile": [*torch, "--mode", "compile"]}
+        if shape == "gpt2-12x768":
+            commands["danlu-int8"] = [args.danlu, *common, "--moments", "int8"]
         rows = {who: [] for who in commands}
         for round_ in range(args.rounds):
             for who, command in commands.items():
@@ -45,6 +49,8 @@ def main():
             ratios = [a / b for a, b in zip(speed["danlu"], speed[rival])]
             print(f"  ratio_{rival} {statistics.median(ratios):.2f}  (rounds {' '.join(f'{r:.2f}' for r in ratios)})")
         print(f"  memory_ratio_eager {memory['danlu'] / memory['eager']:.2f}")
+        if "danlu-int8" in rows:
+            print(f"  memory_ratio_eager_int8 {memory['danlu-int8'] / memory['eager']:.2f}")
         parts = rows["danlu"][-1].get("parts_ms", {})
         whole = sum(parts.values()) or 1.0
         for part, ms in parts.items():

@@ -1,5 +1,6 @@
+use danlu_ops::optim::INT8_BLOCK;
 use danlu_train::Plan;
-use danlu_train::recipe::{Base, OptimizerKind};
+use danlu_train::recipe::{Base, MomentsKind, OptimizerKind};
 use serde::Serialize;
 
 /// Bytes of one number: training on the CPU is in f32.
@@ -46,11 +47,6 @@ pub fn memory(plan: &Plan) -> Memory {
     let (model, parameters) = (&plan.model, plan.model.parameters);
     let micro_tokens = (plan.micro_rows * plan.row_len) as u64;
     let (vocabulary, hidden) = (model.vocabulary as u64, model.hidden as u64);
-    let states = match plan.recipe.optimizer.kind {
-        OptimizerKind::Adamw => 2 * model.trained,
-        // Muon keeps one momentum for each hidden matrix; the rest is AdamW's.
-        OptimizerKind::Muon => model.trained + model.embeddings.min(model.trained),
-    };
     // With recomputation each layer keeps its input, and one layer at a time all of its activations.
     let (layers, each) = (model.layers as u64, model.floats_per_layer);
     let kept = if plan.recipe.batch.recompute { layers * hidden + each } else { layers * each };
@@ -62,11 +58,30 @@ pub fn memory(plan: &Plan) -> Memory {
     Memory {
         weights: F32 * (parameters - quantized + plan.beside) + quantized * 9 / 16,
         gradients: F32 * gradients,
-        optimizer: F32 * states,
+        optimizer: optimizer(plan, plan.recipe.optimizer.moments),
         activations: F32 * micro_tokens * (kept + 3 * hidden),
         // Logits and their gradient.
         loss: F32 * 2 * LOSS_CHUNK.min(micro_tokens) * vocabulary,
         data: 3 * F32 * plan.step_tokens(),
         program: PROGRAM,
     }
+}
+
+/// Bytes of the optimizer's state if AdamW's moments are of this kind.
+pub(crate) fn optimizer(plan: &Plan, moments: MomentsKind) -> u64 {
+    let model = &plan.model;
+    // Muon keeps one momentum for each hidden matrix; the rest is AdamW's.
+    let (muon, adamw) = match plan.recipe.optimizer.kind {
+        OptimizerKind::Adamw => (0, model.trained),
+        OptimizerKind::Muon => {
+            let embeddings = model.embeddings.min(model.trained);
+            (model.trained - embeddings, embeddings)
+        }
+    };
+    let two = match moments {
+        MomentsKind::F32 => 2 * F32 * adamw,
+        // What stays in 32 bits, norms and biases, is too little to count.
+        MomentsKind::Int8 => 2 * (adamw + F32 * adamw.div_ceil(INT8_BLOCK as u64)),
+    };
+    F32 * muon + two
 }

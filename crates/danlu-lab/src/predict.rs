@@ -1,8 +1,9 @@
+use danlu_train::recipe::MomentsKind;
 use danlu_train::{Plan, Recipe};
 use serde::Serialize;
 
 use crate::machine::Machine;
-use crate::memory::{Memory, memory};
+use crate::memory::{Memory, memory, optimizer};
 
 /// What power and time cost, where that is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -88,6 +89,8 @@ pub fn refusal(prediction: &Prediction, plan: &Plan, given: &Recipe, machine: &M
     let layers = (plan.model.layers as f64 * shrink * 0.95) as usize;
     let advice = if rows >= 1 && (rows as usize) < plan.micro_rows {
         format!("Smaller pieces give the same result: --set batch.micro_tokens={}", rows as usize * plan.row_len)
+    } else if needs - memory.optimizer + optimizer(plan, MomentsKind::Int8) <= has {
+        "Moments in eight bits need less: --set optimizer.moments=int8".into()
     } else if !plan.recipe.batch.recompute && needs - memory.activations + memory.activations / plan.model.layers as u64 <= has {
         "Computing activations again needs less, for a third more time: --set batch.recompute=true".into()
     } else if (given.model.hidden.is_some() || given.model.layers.is_some()) && layers > 0 {

@@ -50,6 +50,9 @@ fn memory_grows_with_what_it_should() {
     assert!(total(&["batch.micro_tokens=4096"]).activations == 2 * base.activations);
     assert_eq!(total(&["optimizer.kind=adamw"]).optimizer, 2 * base.weights);
     assert!(base.optimizer < 2 * base.weights, "Muon keeps one moment of a hidden matrix");
+    let int8 = total(&["optimizer.kind=adamw", "optimizer.moments=int8"]).optimizer;
+    let parameters = base.weights / 4;
+    assert_eq!(int8, 2 * (parameters + 4 * parameters.div_ceil(256)), "two bytes, and a scale for each 256 of either");
     assert!(total(&["batch.recompute=true"]).activations < base.activations / 2);
 }
 

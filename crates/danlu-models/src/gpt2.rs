@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Heads, Ids, LayerCache, PagedCache, Segments};
+use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Segments};
 
 use crate::config::Gpt2Config;
 use crate::layers::{LayerNorm, Linear, Matrix};
@@ -175,9 +175,9 @@ impl Gpt2 {
 
 impl Gpt2Layer {
     fn forward(&self, x: Tensor<2>, shape: &Shape, attention: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
-        let normed = self.ln_1.forward(x.clone(), shape.eps);
-        let x = x + self.attn.c_proj.forward(attention(self.attn.c_attn.forward(normed)));
-        let normed = self.ln_2.forward(x.clone(), shape.eps);
-        x + self.mlp.c_proj.forward(danlu_ops::gelu(self.mlp.c_fc.forward(normed)))
+        let qkv = self.attn.c_attn.after(self.ln_1.before(shape.eps), x.clone());
+        let x = x + self.attn.c_proj.forward(attention(qkv));
+        let inner = self.mlp.c_fc.after(self.ln_2.before(shape.eps), x.clone());
+        x + self.mlp.c_proj.after(Before::Gelu, inner)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{LowRank, Nf4, Projection, Weight};
+use danlu_ops::{Before, LowRank, Nf4, Projection, Weight};
 
 /// A matrix: an embedding `[vocabulary, channels]` or a projection `[out, in]`.
 #[derive(Module, Debug)]
@@ -83,6 +83,11 @@ impl Linear {
         danlu_ops::projections(x, &[self.projection()])
     }
 
+    /// [`Linear::forward`] of what `before` gives of `x`, which is not kept for the backward pass.
+    pub(crate) fn after(&self, before: Before, x: Tensor<2>) -> Tensor<2> {
+        danlu_ops::projections_after(before, x, &[self.projection()])
+    }
+
     pub(crate) fn projection(&self) -> Projection {
         let weight = match (&self.weight, &self.quantized) {
             (Some(weight), _) => Weight::Float(weight.val()),
@@ -138,6 +143,11 @@ impl LayerNorm {
 
     pub fn forward(&self, x: Tensor<2>, eps: f64) -> Tensor<2> {
         danlu_ops::layer_norm(x, self.weight.val(), self.bias.val(), eps)
+    }
+
+    /// The same before a projection ([`Linear::after`]).
+    pub(crate) fn before(&self, eps: f64) -> Before {
+        Before::LayerNorm { weight: self.weight.val(), bias: self.bias.val(), eps }
     }
 }
 

@@ -14,7 +14,7 @@ use burn::backend::{
     Autodiff, BackendTensor, DispatchAutodiffContext, DispatchKindConversion, DispatchTensor, DispatchTensorKind, Flex,
     GradientCheckpointingStrategy,
 };
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 use crate::buffer::Buffer;
 
@@ -28,6 +28,25 @@ pub(crate) trait Operation<const N: usize>: Send + 'static {
 
     /// Gradients of the inputs that want one. `dy` may be written when it is [`owned`].
     fn backward(&self, saved: Self::Saved, dy: FlexTensor, needed: [bool; N]) -> [Option<FlexTensor>; N];
+
+    /// Whether the backward pass wants the gradients that the inputs have from elsewhere already, to add its own to them in place. Burn
+    /// would add two tensors as large as the inputs; an operation whose gradient is zero nearly everywhere need not have a second one.
+    /// Only where all inputs are parameters: those outlive the graph, which therefore may hold them.
+    fn adds(&self) -> bool {
+        false
+    }
+
+    /// [`Operation::backward`] of an operation that [`Operation::adds`]: what is in `found` is part of what it returns.
+    fn add_backward(
+        &self,
+        found: [Option<FlexTensor>; N],
+        saved: Self::Saved,
+        dy: FlexTensor,
+        needed: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
+        debug_assert!(found.iter().all(Option::is_none), "an operation that adds says how");
+        self.backward(saved, dy, needed)
+    }
 }
 
 /// Whether a tensor is one the CPU forms take.
@@ -74,15 +93,24 @@ type Node = FloatTensor<Autodiff<Flex>>;
 fn tracked<C: CheckpointStrategy, O: Operation<N>, const N: usize>(operation: O, inputs: [Node; N]) -> Node {
     let needed = inputs.each_ref().map(|x| x.is_tracked());
     let guards = inputs.each_ref().map(|x| x.node());
+    let parameters = operation.adds().then(|| inputs.clone());
     let inputs = inputs.map(|x| contiguous(x.into_primitive()));
     match Step::<O, N>(PhantomData).prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let (y, saved) = operation.forward(inputs, needed);
             let saved = saved.expect("an operation saves its state when a gradient is needed");
-            prepared.finish(Slot::new((operation, saved)), y)
+            prepared.finish(Slot::new(Recorded { operation, saved, parameters }), y)
         }
         OpsKind::UnTracked(prepared) => prepared.finish(operation.forward(inputs, needed).0),
     }
+}
+
+/// What the graph holds of an operation.
+struct Recorded<O: Operation<N>, const N: usize> {
+    operation: O,
+    saved: O::Saved,
+    /// The inputs, by which their gradients are found, of an operation that adds to them.
+    parameters: Option<[Node; N]>,
 }
 
 /// Burn asks that a state be `Clone` and `Debug` though it only moves it; a shared slot is both for any type.
@@ -119,13 +147,19 @@ impl<O, const N: usize> fmt::Debug for Step<O, N> {
 }
 
 impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O, N> {
-    type State = Slot<(O, O::Saved)>;
+    type State = Slot<Recorded<O, N>>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let needed = ops.parents.each_ref().map(|parent| parent.is_some());
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
-        let (operation, saved) = ops.state.take();
-        let gradients = operation.backward(saved, dy, needed);
+        let Recorded { operation, saved, parameters } = ops.state.take();
+        let gradients = match parameters {
+            Some(parameters) => {
+                let found = parameters.map(|parameter| grads.remove::<Flex>(&parameter));
+                operation.add_backward(found, saved, dy, needed)
+            }
+            None => operation.backward(saved, dy, needed),
+        };
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<Flex>(parent.id, gradient);
@@ -188,5 +222,31 @@ pub(crate) fn primitive<const D: usize>(x: Tensor<D>) -> FlexTensor {
 
 /// The tensor of a primitive.
 pub(crate) fn tensor<const D: usize>(x: FlexTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Flex>(x)
+}
+
+/// Whether bytes are on the CPU, where [`byte_primitive`] takes them.
+pub(crate) fn bytes_on_cpu(bytes: &Tensor<1, Int>) -> bool {
+    bytes.dtype() == DType::U8 && is_flex(&bytes.clone().into_dispatch())
+}
+
+/// The primitive of a tensor of bytes that are [`bytes_on_cpu`], whole and contiguous.
+#[allow(unreachable_patterns, reason = "other kinds exist only in builds with accelerators")]
+pub(crate) fn byte_primitive(bytes: Tensor<1, Int>) -> FlexTensor {
+    let bytes = match bytes.into_dispatch().kind {
+        DispatchTensorKind::Flex(x) => x.int(),
+        _ => unreachable!("the CPU form was chosen for a tensor of another device"),
+    };
+    let whole = bytes.layout().start_offset() == 0 && bytes.layout().num_elements() == bytes.bytes().len();
+    if whole && bytes.is_contiguous() { bytes } else { FlexTensor::from_data(bytes.into_data()) }
+}
+
+/// The values of a [`byte_primitive`], to write: a copy of their own when something else holds them.
+pub(crate) fn byte_values_mut(bytes: &mut FlexTensor) -> &mut [u8] {
+    bytes.storage_mut()
+}
+
+/// The tensor of a primitive of bytes.
+pub(crate) fn bytes(x: FlexTensor) -> Tensor<1, Int> {
     Tensor::from_primitive::<Flex>(x)
 }

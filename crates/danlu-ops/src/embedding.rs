@@ -1,7 +1,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use crate::bridge::{Operation, on_cpu, run, values};
+use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::precision::activations;
 use crate::profile::{Part, time};
@@ -18,8 +18,8 @@ pub fn embedding(weight: Tensor<2>, ids: &Ids) -> Tensor<2> {
         panic!("token id {id} is outside the embedding's {rows} rows");
     }
     if on_cpu(&weight) {
-        let shape = weight.dims();
-        run(Embedding { ids: ids.clone(), shape }, [weight.into_dispatch()])
+        let (shape, parameter) = (weight.dims(), weight.is_require_grad());
+        run(Embedding { ids: ids.clone(), shape, parameter }, [weight.into_dispatch()])
     } else {
         activations(plain(weight, ids))
     }
@@ -33,6 +33,9 @@ pub(crate) fn plain(weight: Tensor<2>, ids: &Ids) -> Tensor<2> {
 struct Embedding {
     ids: Ids,
     shape: [usize; 2],
+    /// Whether the table is a parameter, to whose gradient the rows are added in place: where it is the output projection too, that
+    /// gradient is there already, and a second one of the whole vocabulary would be the largest tensor of the step.
+    parameter: bool,
 }
 
 impl Operation<1> for Embedding {
@@ -53,15 +56,26 @@ impl Operation<1> for Embedding {
         (y.into_tensor([tokens, width]), Some(()))
     }
 
-    fn backward(&self, (): (), dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+    fn backward(&self, (): (), dy: FlexTensor, needed: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        self.add_backward([None], (), dy, needed)
+    }
+
+    fn adds(&self) -> bool {
+        self.parameter
+    }
+
+    fn add_backward(&self, [found]: [Option<FlexTensor>; 1], (): (), dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
         let [vocabulary, width] = self.shape;
         let dy = values(&dy);
-        let mut gradient = Buffer::new(vocabulary * width);
+        let fresh = found.is_none();
+        let mut gradient = found.map_or_else(|| Buffer::new(vocabulary * width).into_tensor(self.shape), owned);
         let rows = rows_per_piece(vocabulary, width);
         // Each piece owns some rows of the table and looks through all ids in order, so each row's sum has one order.
         time(Part::Embedding, || {
-            for_each_piece([&mut gradient], [rows * width], |piece, [gradient]| {
-                gradient.fill(0.0);
+            for_each_piece([values_mut(&mut gradient)], [rows * width], |piece, [gradient]| {
+                if fresh {
+                    gradient.fill(0.0);
+                }
                 let mine = piece * rows..piece * rows + gradient.len() / width;
                 for (dy, &id) in dy.chunks_exact(width).zip(self.ids.iter()) {
                     if mine.contains(&(id as usize)) {
@@ -70,6 +84,6 @@ impl Operation<1> for Embedding {
                 }
             });
         });
-        [Some(gradient.into_tensor(self.shape))]
+        [Some(gradient)]
     }
 }

@@ -54,6 +54,16 @@ simd_fn! {
     }
 }
 
+/// The CPU form of the forward pass.
+pub(crate) fn gelu_of(x: &FlexTensor) -> Buffer {
+    let from = values(x);
+    let mut y = Buffer::new(from.len());
+    time(Part::Activation, || {
+        for_each_piece([&mut y], [PIECE], |i, [y]| forward(Isa::current(), y, &from[i * PIECE..]));
+    });
+    y
+}
+
 struct Gelu {
     shape: [usize; 2],
 }
@@ -62,12 +72,7 @@ impl Operation<1> for Gelu {
     type Saved = FlexTensor;
 
     fn forward(&self, [x]: [FlexTensor; 1], needed: [bool; 1]) -> (FlexTensor, Option<Self::Saved>) {
-        let from = values(&x);
-        let mut y = Buffer::new(from.len());
-        time(Part::Activation, || {
-            for_each_piece([&mut y], [PIECE], |i, [y]| forward(Isa::current(), y, &from[i * PIECE..]));
-        });
-        (y.into_tensor(self.shape), needed[0].then_some(x))
+        (gelu_of(&x).into_tensor(self.shape), needed[0].then_some(x))
     }
 
     fn backward(&self, x: FlexTensor, dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {

@@ -66,6 +66,18 @@ simd_fn! {
     }
 }
 
+/// The CPU form of the forward pass, of the input, the weight and the bias.
+pub(crate) fn layer_norm_of([x, weight, bias]: [&FlexTensor; 3], eps: f32) -> Buffer {
+    let (from, w, b) = (values(x), values(weight), values(bias));
+    let width = w.len();
+    let mut y = Buffer::new(from.len());
+    let piece = rows_per_piece(from.len() / width, width) * width;
+    time(Part::Norm, || {
+        for_each_piece([&mut y], [piece], |i, [y]| norm_rows(Isa::current(), y, &from[i * piece..], w, b, eps));
+    });
+    y
+}
+
 struct LayerNorm {
     eps: f32,
 }
@@ -75,14 +87,9 @@ impl Operation<3> for LayerNorm {
     type Saved = [FlexTensor; 2];
 
     fn forward(&self, [x, weight, bias]: [FlexTensor; 3], needed: [bool; 3]) -> (FlexTensor, Option<Self::Saved>) {
-        let (from, w, b) = (values(&x), values(&weight), values(&bias));
-        let width = w.len();
-        let tokens = from.len() / width;
-        let mut y = Buffer::new(from.len());
-        let piece = rows_per_piece(tokens, width) * width;
-        time(Part::Norm, || {
-            for_each_piece([&mut y], [piece], |i, [y]| norm_rows(Isa::current(), y, &from[i * piece..], w, b, self.eps));
-        });
+        let width = values(&weight).len();
+        let y = layer_norm_of([&x, &weight, &bias], self.eps);
+        let tokens = y.len() / width;
         (y.into_tensor([tokens, width]), needed.contains(&true).then_some([x, weight]))
     }
 

@@ -9,6 +9,7 @@ mod again;
 mod attention;
 mod attention_cached;
 mod attention_paged;
+mod before;
 mod bridge;
 mod buffer;
 mod device;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
+pub use before::Before;
 pub use buffer::{pool_bytes, release_buffers};
 pub use device::{
     Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
@@ -55,7 +57,7 @@ pub use heads::Heads;
 pub use kernels::live_pages;
 pub use kernels::threads::{set_threads, threads};
 pub use layer_norm::layer_norm;
-pub use linear::{LowRank, Projection, Weight, linear, project, projections};
+pub use linear::{LowRank, Projection, Weight, linear, project, projections, projections_after};
 pub use log_probs::{linear_log_probs, linear_log_probs_and_entropy};
 pub use loss::{linear_cross_entropy, token_nll};
 pub use nf4::{NF4, Nf4};

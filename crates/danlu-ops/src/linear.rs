@@ -3,6 +3,7 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 
 use crate::Nf4;
+use crate::before::{Before, Remake};
 use crate::bridge::{on_cpu, run};
 use crate::project::{Output, Project};
 
@@ -130,6 +131,16 @@ pub fn project(x: Tensor<2>, weights: &[Tensor<2>], biases: Option<&[Tensor<1>]>
 /// adapter is trained. Over many tokens the CPU form adds `scale B A` to a copy of the weights first, which costs less than two
 /// more passes over the outputs; the copy is made again in the backward pass.
 pub fn projections(x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
+    projected(x, None, parts)
+}
+
+/// [`projections`] of what `before` gives of `x`, which the backward pass makes again instead of keeping it. Gradients are the same bits.
+pub fn projections_after(before: Before, x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
+    let (x, remake) = before.run(x);
+    projected(x, remake, parts)
+}
+
+fn projected(x: Tensor<2>, remake: Option<Remake>, parts: &[Projection]) -> Tensor<2> {
     let [_, inputs] = x.dims();
     assert!(!parts.is_empty(), "a projection needs at least one weight");
     parts.iter().for_each(|part| part.check(inputs));
@@ -146,7 +157,7 @@ pub fn projections(x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
         tensors.len() - 1
     };
     let outputs = parts.iter().map(|part| Output::new(part, &mut place)).collect();
-    let project = Project { inputs, outputs };
+    let project = Project { inputs, outputs, remake };
     macro_rules! of_as_many_inputs {
         ($($count:literal)*) => {
             match tensors.len() {

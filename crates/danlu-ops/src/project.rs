@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::backend::DispatchTensor;
 use burn::backend::flex::FlexTensor;
 
+use crate::before::Remake;
 use crate::bridge::{Operation, values};
 use crate::buffer::Buffer;
 use crate::kernels::simd::row_dot;
@@ -25,6 +26,8 @@ const MANY: usize = 256;
 pub(crate) struct Project {
     pub(crate) inputs: usize,
     pub(crate) outputs: Vec<Output>,
+    /// Makes `x` again, which then is not kept.
+    pub(crate) remake: Option<Remake>,
 }
 
 /// One of the projections: its width, and which inputs of the operation are its tensors.
@@ -48,7 +51,7 @@ struct Adapter {
     scale: f32,
 }
 
-/// The inputs, the first of which is empty when the backward pass needs no `x`, and the outputs when DoRA needs them.
+/// The inputs, the first of which is empty when the backward pass needs no `x` or makes it again, and the outputs when DoRA needs them.
 pub(crate) struct Saved {
     tensors: Vec<FlexTensor>,
     y: Option<FlexTensor>,
@@ -310,22 +313,29 @@ impl Project {
     }
 
     fn save(&self, mut tensors: Vec<FlexTensor>, y: &FlexTensor, needed: &[bool]) -> Saved {
-        let trained = |output: &Output| {
-            let adapter = output.adapter.as_ref().is_some_and(|adapter| needed[adapter.a] || needed[adapter.b]);
-            adapter || matches!(output.weight, Held::At(place) if needed[place])
-        };
-        if !self.outputs.iter().any(trained) {
+        if self.remake.is_some() || !self.reads_input(needed) {
             tensors[0] = Buffer::new(0).into_tensor([0, self.inputs]);
         }
         let magnitudes = self.outputs.iter().any(|output| output.magnitude().is_some_and(|place| needed[place]));
         Saved { tensors, y: magnitudes.then(|| y.clone()) }
     }
 
+    /// Whether the backward pass reads `x`: where a weight or an adapter is trained.
+    fn reads_input(&self, needed: &[bool]) -> bool {
+        self.outputs.iter().any(|output| {
+            let adapter = output.adapter.as_ref().is_some_and(|adapter| needed[adapter.a] || needed[adapter.b]);
+            adapter || matches!(output.weight, Held::At(place) if needed[place])
+        })
+    }
+
     fn backward(&self, saved: Saved, dy: FlexTensor, needed: &[bool]) -> Vec<Option<FlexTensor>> {
-        let Saved { tensors, y } = saved;
+        let Saved { mut tensors, y } = saved;
         let (width, inputs) = (self.width(), self.inputs);
         let dy = values(&dy);
         let tokens = dy.len() / width;
+        if let Some(remake) = self.remake.as_ref().filter(|_| self.reads_input(needed)) {
+            tensors[0] = remake().into_tensor([tokens, inputs]);
+        }
         let mut gradients = vec![None; needed.len()];
         let biased = self.outputs.iter().any(|output| output.bias.is_some_and(|place| needed[place]));
         if biased {

@@ -1,5 +1,7 @@
 //! How row-wise loops are shared out: in pieces of rows whose number depends on shapes only.
 
+use std::marker::PhantomData;
+
 use crate::kernels::simd::scale as scale_slice;
 use crate::kernels::threads::{SendPtr, for_each};
 use crate::kernels::{Isa, simd_fn};
@@ -19,20 +21,52 @@ pub(crate) fn for_each_piece<const N: usize>(
     piece: [usize; N],
     body: impl Fn(usize, [&mut [f32]; N]) + Sync,
 ) {
-    let lengths = slices.each_ref().map(|slice| slice.len());
-    let counts: [usize; N] = std::array::from_fn(|i| lengths[i].div_ceil(piece[i].max(1)));
-    assert!(counts.iter().all(|&count| count == counts[0]), "slices of {lengths:?} cut by {piece:?} give {counts:?} pieces");
-    let bases = slices.map(|slice| SendPtr(slice.as_mut_ptr()));
-    for_each(counts[0], |index| {
-        body(
-            index,
-            std::array::from_fn(|i| {
-                let start = index * piece[i];
-                // SAFETY: pieces of different indices do not overlap, all lie inside their slice, and each index runs once.
-                unsafe { std::slice::from_raw_parts_mut(bases[i].get().add(start), piece[i].min(lengths[i] - start)) }
-            }),
-        );
-    });
+    let cuts = Cuts::new(slices, piece);
+    // SAFETY: each index below the count runs once.
+    for_each(cuts.count, |index| body(index, unsafe { cuts.pieces(index) }));
+}
+
+/// [`for_each_piece`] of floats beside which there are bytes, cut the same way.
+pub(crate) fn for_each_piece_and_bytes<const N: usize, const M: usize>(
+    floats: ([&mut [f32]; N], [usize; N]),
+    bytes: ([&mut [u8]; M], [usize; M]),
+    body: impl Fn(usize, [&mut [f32]; N], [&mut [u8]; M]) + Sync,
+) {
+    let (floats, bytes) = (Cuts::new(floats.0, floats.1), Cuts::new(bytes.0, bytes.1));
+    assert_eq!(floats.count, bytes.count, "floats and bytes give different numbers of pieces");
+    // SAFETY: each index below the count runs once.
+    for_each(floats.count, |index| body(index, unsafe { floats.pieces(index) }, unsafe { bytes.pieces(index) }));
+}
+
+/// Slices that are cut into equally many pieces.
+struct Cuts<'a, T, const N: usize> {
+    bases: [SendPtr<T>; N],
+    lengths: [usize; N],
+    piece: [usize; N],
+    count: usize,
+    slices: PhantomData<[&'a mut [T]; N]>,
+}
+
+impl<'a, T, const N: usize> Cuts<'a, T, N> {
+    fn new(slices: [&'a mut [T]; N], piece: [usize; N]) -> Self {
+        let lengths = slices.each_ref().map(|slice| slice.len());
+        let counts: [usize; N] = std::array::from_fn(|i| lengths[i].div_ceil(piece[i].max(1)));
+        assert!(counts.iter().all(|&count| count == counts[0]), "slices of {lengths:?} cut by {piece:?} give {counts:?} pieces");
+        let bases = slices.map(|slice| SendPtr(slice.as_mut_ptr()));
+        Self { bases, lengths, piece, count: counts[0], slices: PhantomData }
+    }
+
+    /// The pieces of an index.
+    ///
+    /// # Safety
+    /// The index is below the count, and no pieces of the same index are alive.
+    unsafe fn pieces(&self, index: usize) -> [&'a mut [T]; N] {
+        std::array::from_fn(|i| {
+            let start = index * self.piece[i];
+            // SAFETY: pieces of different indices do not overlap, all lie inside their slice, and the caller takes each once.
+            unsafe { std::slice::from_raw_parts_mut(self.bases[i].get().add(start), self.piece[i].min(self.lengths[i] - start)) }
+        })
+    }
 }
 
 /// Sums of columns: `partial` holds rows as long as `total`, which become its sum from the first to the last.

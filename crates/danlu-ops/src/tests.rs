@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::{Heads, IGNORE, Ids, LowRank, Nf4, Projection, Rope, Segments, Weight};
+use crate::{Before, Heads, IGNORE, Ids, LowRank, Nf4, Projection, Rope, Segments, Weight};
 
 /// Repeatable numbers in -1..1.
 pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -665,4 +665,51 @@ fn a_tied_embedding_gathers_both_gradients() {
         &|x| (crate::linear_cross_entropy(crate::embedding(x[0].clone(), &ids), x[0].clone(), &targets) * 5.0).unsqueeze(),
         &|x| (crate::loss::plain(crate::embedding::plain(x[0].clone(), &ids), x[0].clone(), &targets) * 5.0).unsqueeze(),
     );
+}
+
+/// The head and two lookups: each adds to the gradient that is there.
+#[test]
+fn several_uses_of_a_table_gather_in_one_gradient() {
+    let (ids, more): (Ids, Ids) = (vec![1, 4, 2, 2, 0].into(), vec![5, 5, 1, 0, 3].into());
+    let targets: Ids = vec![4, 2, 2, 0, 3].into();
+    check(
+        "tied twice",
+        &[[6, 7]],
+        &|x| {
+            let h = crate::embedding(x[0].clone(), &ids) + crate::embedding(x[0].clone(), &more);
+            (crate::linear_cross_entropy(h, x[0].clone(), &targets) * 5.0).unsqueeze()
+        },
+        &|x| {
+            let h = crate::embedding::plain(x[0].clone(), &ids) + crate::embedding::plain(x[0].clone(), &more);
+            (crate::loss::plain(h, x[0].clone(), &targets) * 5.0).unsqueeze()
+        },
+    );
+}
+
+/// What stands before a projection and is made again in the backward pass changes no bit.
+#[test]
+fn projections_after_what_is_not_kept() {
+    let device = Device::flex().autodiff();
+    for tokens in [9, 300] {
+        let shapes = [[tokens, 12], [7, 12], [1, 12], [1, 12]];
+        let parts = |x: &[Tensor<2>]| [Projection::of(x[1].clone())];
+        let norm = |x: &[Tensor<2>]| Before::LayerNorm { weight: vector(&x[2]), bias: vector(&x[3]), eps: 1e-5 };
+        let normed = |x: &[Tensor<2>]| crate::layer_norm(x[0].clone(), vector(&x[2]), vector(&x[3]), 1e-5);
+        let cases: [(&[[usize; 2]], Function, Function); 2] = [
+            (&shapes[..2], &|x| crate::projections_after(Before::Gelu, x[0].clone(), &parts(x)), &|x| {
+                crate::projections(crate::gelu(x[0].clone()), &parts(x))
+            }),
+            (&shapes, &|x| crate::projections_after(norm(x), x[0].clone(), &parts(x)), &|x| {
+                crate::projections(normed(x), &parts(x))
+            }),
+        ];
+        for (shapes, after, apart) in cases {
+            check("after", shapes, after, apart);
+            let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(i, s)| numbers(s[0] * s[1], i as u64 + 1)).collect();
+            for frozen in 0..1 << shapes.len() {
+                let of = |f| evaluate(f, &inputs, shapes, frozen, &device);
+                assert!(of(after) == of(apart), "{tokens} tokens, frozen {frozen:b}");
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p danlu-train --example step -- --shape llama-6x384 --steps 8
 //!
-//! `--device`, `--precision f32|bf16`, `--rows` and `--row-len` set it on a graphics card.
+//! `--device`, `--precision f32|bf16`, `--rows` and `--row-len` set it on a graphics card; `--moments int8` keeps AdamW's moments in eight bits.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use danlu_models::{Batch, Decoder, DecoderConfig, Gpt2Config, LlamaConfig};
 use danlu_ops::{Precision, profile};
-use danlu_train::recipe::{OptimizerKind, OptimizerSpec};
+use danlu_train::recipe::{MomentsKind, OptimizerKind, OptimizerSpec};
 use danlu_train::{Gradients, Optimizer};
 
 fn main() -> Result<()> {
@@ -41,7 +41,12 @@ fn main() -> Result<()> {
 
     let mut model = Decoder::new(&config, 0, &device.clone().autodiff())?;
     let rate = Some(3e-4);
-    let spec = OptimizerSpec { kind: OptimizerKind::Adamw, rate, embedding_rate: rate, ..OptimizerSpec::default() };
+    let (who, moments) = match argument("--moments").as_deref() {
+        None | Some("f32") => ("danlu", MomentsKind::F32),
+        Some("int8") => ("danlu-int8", MomentsKind::Int8),
+        Some(_) => bail!("--moments is f32 or int8"),
+    };
+    let spec = OptimizerSpec { kind: OptimizerKind::Adamw, rate, embedding_rate: rate, moments, ..OptimizerSpec::default() };
     let mut optimizer = Optimizer::new(&spec, &model);
     let (mut seconds, mut losses) = (vec![], vec![]);
     for step in 1..=steps as u64 + 2 {
@@ -68,9 +73,10 @@ fn main() -> Result<()> {
     seconds.sort_by(f64::total_cmp);
     let (median, best) = (seconds[seconds.len() / 2], seconds[0]);
     let row = serde_json::json!({
-        "who": "danlu", "shape": shape, "rows": rows, "row_len": row_len, "device": argument("--device"), "precision": precision,
+        "who": who, "shape": shape, "rows": rows, "row_len": row_len, "device": argument("--device"), "precision": precision,
         "losses": losses, "median_ms": 1e3 * median, "best_ms": 1e3 * best,
         "tokens_per_s": (rows * row_len) as f64 / median, "peak_mb": peak() >> 20, "parameters": config.parameters(),
+        "pool_mb": { "used": danlu_ops::pool_bytes().0 >> 20, "free": danlu_ops::pool_bytes().1 >> 20 },
         "device_mb": device.memory_pool_usage().map(|usage| usage.bytes_reserved >> 20),
         "threads": danlu_ops::threads(), "parts_ms": parts,
     });

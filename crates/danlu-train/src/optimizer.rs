@@ -1,19 +1,21 @@
 //! Optimizers over a whole model: which rule moves which parameter, and their state under the parameters' names.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::container::TensorContainer;
 use burn::tensor::{Device, Tensor, TensorData};
 use danlu_models::names_and_shapes;
-use danlu_ops::optim::{AdamW, Muon, adamw_step, muon_step};
+use danlu_ops::optim::{AdamW, INT8_BLOCK, Int8Moment, Muon, adamw_int8_step, adamw_step, muon_step};
 
-use crate::checkpoint::NamedTensor;
+use crate::checkpoint::{NamedTensor, Values};
 use crate::gradients::Gradients;
 use crate::objectives::classify::is_new;
-use crate::recipe::{OptimizerKind, OptimizerSpec};
+use crate::recipe::{MomentsKind, OptimizerKind, OptimizerSpec};
 
 /// Newton–Schulz iterations of Muon.
 const ITERATIONS: usize = 5;
+/// Parameters with fewer values keep 32-bit moments: they are cheap, and all else depends on norms and biases (Dettmers et al. 2021, 2.1).
+const INT8_LEAST: usize = 4096;
 
 /// What a parameter is, which decides how it is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct Optimizer {
 
 const ADAMW_STATES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 const MUON_STATES: [&str; 1] = ["momentum_buffer"];
+/// After the name of a state in eight bits: its scales.
+const SCALES: &str = "scales";
 
 impl Optimizer {
     /// For a model of this shape; all state starts at zero. The rates of a resolved recipe are all given; one that is not counts as zero.
@@ -90,6 +94,12 @@ impl Optimizer {
         if self.uses_muon(role) { &MUON_STATES } else { &ADAMW_STATES }
     }
 
+    /// Whether a parameter of this shape has its state in eight bits.
+    fn is_int8(&self, role: Role, shape: &[usize]) -> bool {
+        let len: usize = shape.iter().product();
+        self.spec.moments == MomentsKind::Int8 && !self.uses_muon(role) && len >= INT8_LEAST
+    }
+
     fn adamw(&self, role: Role, share: f64) -> AdamW {
         let spec = &self.spec;
         let peak = if role == Role::Embedding { spec.embedding_rate } else { spec.rate };
@@ -113,7 +123,8 @@ impl Optimizer {
         }
     }
 
-    /// The state as tensors named after their parameter: `model.norm.weight.exp_avg`. Parameters that never moved have none.
+    /// The state as tensors named after their parameter: `model.norm.weight.exp_avg`, with `….scales` beside the codes of a state in eight
+    /// bits. Parameters that never moved have none.
     ///
     /// # Errors
     /// When values cannot be read from the device.
@@ -159,10 +170,20 @@ impl ModuleMapper for Stepper<'_> {
         let (autodiff, tracked) = (tensor.is_autodiff(), tensor.is_require_grad());
         let weight = tensor.inner();
         let (shape, device) = (weight.dims(), weight.device());
+        let (int8, muon) = (optimizer.is_int8(role, &shape), optimizer.uses_muon(role));
         let state = &mut optimizer.state;
         let mut taken =
             |which: usize| state.remove::<Tensor<D>>(&(index, which)).unwrap_or_else(|| Tensor::zeros(shape, &device));
-        let weight = if optimizer.spec.kind == OptimizerKind::Muon && role == Role::Hidden {
+        let weight = if int8 {
+            let fresh = || Int8Moment::zeros(shape.iter().product(), &device);
+            let kept = [0, 1].map(|which| state.remove::<Int8Moment>(&(index, which)));
+            let moments = if let [Some(first), Some(second)] = kept { [first, second] } else { fresh() };
+            let options = optimizer.adamw(role, share);
+            let (weight, [first, second]) = adamw_int8_step(weight, gradient, moments, self.step, self.scale, &options);
+            optimizer.state.register((index, 0), first);
+            optimizer.state.register((index, 1), second);
+            weight
+        } else if muon {
             let momentum = taken(0);
             let options = optimizer.muon(share);
             // The step is for matrices only, which the role says this is; reshaping to the same shape changes just the type.
@@ -190,18 +211,40 @@ struct Reader<'a> {
     tensors: Result<Vec<NamedTensor>>,
 }
 
-impl ModuleVisitor for Reader<'_> {
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
-        let (name, role) = &self.optimizer.roles[self.index];
-        for (which, suffix) in self.optimizer.states(*role).iter().enumerate() {
-            let Some(tensor) = self.optimizer.state.get::<Tensor<D>>(&(self.index, which)) else { continue };
-            let Ok(tensors) = &mut self.tensors else { return };
+impl Reader<'_> {
+    fn read<const D: usize>(&self, shape: &[usize]) -> Result<Vec<NamedTensor>> {
+        let optimizer = self.optimizer;
+        let (name, role) = &optimizer.roles[self.index];
+        let mut tensors = vec![];
+        for (which, suffix) in optimizer.states(*role).iter().enumerate() {
             let name = format!("{name}.{suffix}");
-            let shape = tensor.dims().to_vec();
-            match tensor.into_data().try_into_vec::<f32>() {
-                Ok(data) => tensors.push(NamedTensor { name, shape, data }),
-                Err(error) => self.tensors = Err(anyhow::anyhow!("{name} cannot be read from the device: {error:?}")),
+            let unreadable = || format!("{name} cannot be read from the device");
+            let place = (self.index, which);
+            if optimizer.is_int8(*role, shape) {
+                let Some(moment) = optimizer.state.get::<Int8Moment>(&place) else { continue };
+                let codes = moment.codes.into_data().try_into_vec().map_err(|e| anyhow!("{e:?}")).with_context(unreadable)?;
+                let scales: Vec<f32> =
+                    moment.scales.into_data().try_into_vec().map_err(|e| anyhow!("{e:?}")).with_context(unreadable)?;
+                let beside =
+                    NamedTensor { name: format!("{name}.{SCALES}"), shape: vec![scales.len()], data: Values::F32(scales) };
+                tensors.extend([NamedTensor { name, shape: shape.to_vec(), data: Values::U8(codes) }, beside]);
+            } else {
+                let Some(tensor) = optimizer.state.get::<Tensor<D>>(&place) else { continue };
+                let data = tensor.into_data().try_into_vec().map_err(|e| anyhow!("{e:?}")).with_context(unreadable)?;
+                tensors.push(NamedTensor { name, shape: shape.to_vec(), data: Values::F32(data) });
             }
+        }
+        Ok(tensors)
+    }
+}
+
+impl ModuleVisitor for Reader<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let read = self.read::<D>(&param.lazy_shape().to_vec());
+        match (&mut self.tensors, read) {
+            (Ok(tensors), Ok(more)) => tensors.extend(more),
+            (Ok(_), Err(error)) => self.tensors = Err(error),
+            (Err(_), _) => {}
         }
         self.index += 1;
     }
@@ -218,15 +261,29 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn take<const D: usize>(&mut self, shape: &[usize]) -> Result<()> {
         let (name, role) = self.optimizer.roles[self.index].clone();
+        let int8 = self.optimizer.is_int8(role, shape);
         for (which, suffix) in self.optimizer.states(role).iter().enumerate() {
             let wanted = format!("{name}.{suffix}");
-            let Some(place) = self.tensors.iter().position(|t| t.name == wanted) else { continue };
-            let tensor = self.tensors.swap_remove(place);
+            let Some(tensor) = self.find(&wanted) else { continue };
             ensure!(tensor.shape == shape, "{wanted} has shape {:?}, the parameter {shape:?}", tensor.shape);
-            let data = TensorData::new(tensor.data, tensor.shape);
-            self.optimizer.state.register((self.index, which), Tensor::<D>::from_data(data, self.device));
+            let place = (self.index, which);
+            if int8 {
+                let codes = tensor.into_bytes()?;
+                let blocks = codes.len().div_ceil(INT8_BLOCK);
+                let scales = self.find(&format!("{wanted}.{SCALES}")).with_context(|| format!("{wanted} has no scales"))?;
+                ensure!(scales.shape == [blocks], "the scales of {wanted} have shape {:?}, not [{blocks}]", scales.shape);
+                self.optimizer.state.register(place, Int8Moment::new(codes, scales.into_floats()?, self.device));
+            } else {
+                let data = TensorData::new(tensor.into_floats()?, shape.to_vec());
+                self.optimizer.state.register(place, Tensor::<D>::from_data(data, self.device));
+            }
         }
         Ok(())
+    }
+
+    fn find(&mut self, wanted: &str) -> Option<NamedTensor> {
+        let place = self.tensors.iter().position(|t| t.name == wanted)?;
+        Some(self.tensors.swap_remove(place))
     }
 }
 
@@ -236,5 +293,76 @@ impl ModuleVisitor for Writer<'_> {
             self.result = self.take::<D>(&param.lazy_shape().to_vec()).context("the optimizer's state does not fit the model");
         }
         self.index += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig};
+
+    use super::*;
+    use crate::checkpoint::{read_tensors, write_tensors};
+
+    fn decoder(device: &Device) -> Decoder {
+        Decoder::new(&DecoderConfig::Llama(LlamaConfig::new(100, 64, 2, 16, 16)), 1, device).unwrap()
+    }
+
+    fn stepped(mut model: Decoder, optimizer: &mut Optimizer, steps: std::ops::Range<u64>) -> Decoder {
+        for step in steps {
+            let token = |i: u64| ((i * i + 7 * step) % 97) as u32;
+            let batch = Batch::new((0..32).map(token).collect(), (1..33).map(token).collect(), 2, 16, vec![]);
+            let mut gradients = Gradients::new();
+            gradients.add(&model, model.loss(&batch).backward()).unwrap();
+            model = optimizer.step(model, &mut gradients, step, 1.0, 1.0);
+        }
+        model
+    }
+
+    /// A run that goes on from a file ends with the bytes of one that never stopped; both kinds of state are in it.
+    #[test]
+    fn moments_in_eight_bits_are_kept_exactly() {
+        let device = Device::flex().autodiff();
+        for kind in [OptimizerKind::Adamw, OptimizerKind::Muon] {
+            let rate = Some(1e-2);
+            let moments = MomentsKind::Int8;
+            let spec = OptimizerSpec { kind, rate, embedding_rate: rate, muon_rate: rate, moments, ..OptimizerSpec::default() };
+            let fresh = || Optimizer::new(&spec, &decoder(&device));
+            let (mut straight, mut stopped) = (fresh(), fresh());
+            let model = stepped(decoder(&device), &mut straight, 1..7);
+            let half = stepped(decoder(&device), &mut stopped, 1..4);
+
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("optimizer.safetensors");
+            let tensors = stopped.to_named(&half).unwrap();
+            let bytes = tensors.iter().filter(|t| matches!(t.data, Values::U8(_))).count();
+            let scales = tensors.iter().filter(|t| t.name.ends_with(".exp_avg.scales")).count();
+            assert!(bytes > 0 && bytes == 2 * scales && bytes + scales < tensors.len(), "{bytes} of {}", tensors.len());
+            write_tensors(&path, &tensors).unwrap();
+            let mut resumed = fresh();
+            let read = read_tensors(&std::fs::read(&path).unwrap()).unwrap();
+            resumed.load_named(&half, read, &Device::flex()).unwrap();
+            let end = stepped(half, &mut resumed, 4..7);
+            assert_eq!(resumed.to_named(&end).unwrap(), straight.to_named(&model).unwrap());
+            let weights = |model: &Decoder| danlu_models::to_named(&model.valid()).unwrap();
+            for ((name, end), (_, straight)) in weights(&end).into_iter().zip(weights(&model)) {
+                assert_eq!(end.try_into_vec::<f32>().unwrap(), straight.try_into_vec::<f32>().unwrap(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn state_of_the_other_kind_is_refused_with_its_name() {
+        let device = Device::flex().autodiff();
+        let of = |moments| {
+            let kind = OptimizerKind::Adamw;
+            Optimizer::new(&OptimizerSpec { kind, rate: Some(1e-2), moments, ..OptimizerSpec::default() }, &decoder(&device))
+        };
+        for (written, read) in [(MomentsKind::F32, MomentsKind::Int8), (MomentsKind::Int8, MomentsKind::F32)] {
+            let mut optimizer = of(written);
+            let model = stepped(decoder(&device), &mut optimizer, 1..2);
+            let tensors = optimizer.to_named(&model).unwrap();
+            let error = of(read).load_named(&model, tensors, &Device::flex()).unwrap_err();
+            assert!(format!("{error:#}").contains("embed_tokens.weight.exp_avg holds"), "{error:#}");
+        }
     }
 }

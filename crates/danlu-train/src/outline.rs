@@ -69,7 +69,9 @@ impl From<&DecoderConfig> for Outline {
                 let qkv = queries + 2 * c.num_key_value_heads * c.head_dim;
                 5 * c.hidden_size + qkv + queries + c.num_attention_heads + 3 * c.intermediate_size
             }
-            DecoderConfig::Gpt2(c) => 5 * c.n_embd + 4 * c.n_embd + c.n_head + 2 * c.n_inner,
+            // The inputs of both norms, queries, keys and values, what attention gives, and the input of GELU; what norms and GELU give
+            // is made again.
+            DecoderConfig::Gpt2(c) => 6 * c.n_embd + c.n_head + c.n_inner,
         };
         let embedding = (config.vocab_size() * config.hidden_size()) as u64;
         Outline {

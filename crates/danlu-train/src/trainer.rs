@@ -13,10 +13,11 @@ use burn::tensor::{Device, TensorData};
 use danlu_eval::Measure;
 use danlu_models::{names, names_and_shapes, trained};
 use danlu_ops::Scalar;
+use danlu_ops::optim::has_int8_moments;
 use serde_json::{Map, Value};
 
 use crate::auto::Plan;
-use crate::checkpoint::{self, Checkpoint, NamedTensor, State};
+use crate::checkpoint::{self, Checkpoint, NamedTensor, State, Values};
 use crate::events::{Event, Observer, Step, Summary};
 use crate::gradients::{Gradients, Squares};
 use crate::guard::LossGuard;
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::objectives::{Objective, Report};
 use crate::optimizer::Optimizer;
 use crate::pace::Pace;
+use crate::recipe::MomentsKind;
 use crate::schedule::Schedule;
 use crate::tune;
 
@@ -127,6 +129,11 @@ impl<'a, O: Objective> Session<'a, O> {
         let parameters = names_and_shapes(&model);
         let mut factors = tune::rate_factors(&parameters, recipe.tune.rate_decay);
         factors.iter_mut().zip(&parameters).for_each(|(factor, (name, _))| *factor *= run.objective.rate_factor(name));
+        ensure!(
+            recipe.optimizer.moments == MomentsKind::F32 || has_int8_moments(&run.device.clone().inner()),
+            "`optimizer.moments` is \"int8\", but the device {} has no bytes to keep them in; leave the key out",
+            danlu_ops::device_name()
+        );
         let mut optimizer = Optimizer::new(&recipe.optimizer, &model).with_rate_factors(factors);
         let all = || parameters.into_iter().map(|(name, _)| name);
         let kept: HashSet<String> = if recipe.freezes() { trained(&model).into_iter().collect() } else { all().collect() };
@@ -143,7 +150,11 @@ impl<'a, O: Objective> Session<'a, O> {
                     folder.display()
                 );
                 ensure!(state.data == run.data, "{} was trained on other data than is there now", folder.display());
-                let weights = weights.into_iter().map(|t| (t.name, TensorData::new(t.data, t.shape))).collect();
+                let weights = weights.into_iter().map(|tensor| -> Result<_> {
+                    let (name, shape) = (tensor.name.clone(), tensor.shape.clone());
+                    Ok((name, TensorData::new(tensor.into_floats()?, shape)))
+                });
+                let weights = weights.collect::<Result<_>>()?;
                 let model = names::load_named_of(model, weights, |name| kept.contains(name))
                     .with_context(|| format!("{} does not fit the model", folder.display()))?;
                 optimizer.load_named(&model, moments, &run.device.clone().inner())?;
@@ -519,7 +530,7 @@ fn named(model: &impl Module, wanted: &HashSet<String>) -> Result<Vec<NamedTenso
     let tensors = names::to_named_of(model, |name| wanted.contains(name))?.into_iter().map(|(name, data)| {
         let shape = data.shape().to_vec();
         match data.try_into_vec::<f32>() {
-            Ok(data) => Ok(NamedTensor { name, shape, data }),
+            Ok(data) => Ok(NamedTensor { name, shape, data: Values::F32(data) }),
             Err(error) => bail!("{name} cannot be saved: {error:?}"),
         }
     });

@@ -39,16 +39,7 @@ pub fn adamw_step<const D: usize>(
     let gradient = primitive(gradient);
     let mut weight = owned(primitive(weight));
     let [mut first, mut second] = moments.map(|moment| owned(primitive(moment)));
-    let [c1, c2] = corrections(step, options);
-    let constants = Constants {
-        scale: scale as f32,
-        beta1: options.beta1 as f32,
-        beta2: options.beta2 as f32,
-        keep: (1.0 - options.rate * options.weight_decay) as f32,
-        rate: (options.rate / c1) as f32,
-        root: (1.0 / c2.sqrt()) as f32,
-        epsilon: options.epsilon as f32,
-    };
+    let constants = Constants::new(step, scale, options);
     let from = values(&gradient);
     time(Part::Optimizer, || {
         let slices = [values_mut(&mut weight), values_mut(&mut first), values_mut(&mut second)];
@@ -58,33 +49,55 @@ pub fn adamw_step<const D: usize>(
 }
 
 /// Elements in a piece of work.
-const PIECE: usize = 1 << 15;
+pub(super) const PIECE: usize = 1 << 15;
 
 /// What the moments, which start at zero, lack after `step` steps.
 fn corrections(step: u64, options: &AdamW) -> [f64; 2] {
     [options.beta1, options.beta2].map(|beta| 1.0 - beta.powf(step as f64))
 }
 
+/// What a step multiplies by.
 #[derive(Clone, Copy)]
-struct Constants {
-    scale: f32,
-    beta1: f32,
-    beta2: f32,
+pub(super) struct Constants {
+    pub(super) scale: f32,
+    pub(super) beta1: f32,
+    pub(super) beta2: f32,
+    /// What the decays leave to the gradient.
+    pub(super) rest1: f32,
+    pub(super) rest2: f32,
     /// What the decay leaves of the weight.
-    keep: f32,
+    pub(super) keep: f32,
     /// The learning rate with the first moment's correction.
-    rate: f32,
+    pub(super) rate: f32,
     /// The second moment's correction of the root.
-    root: f32,
-    epsilon: f32,
+    pub(super) root: f32,
+    pub(super) epsilon: f32,
+}
+
+impl Constants {
+    pub(super) fn new(step: u64, scale: f64, options: &AdamW) -> Self {
+        let [c1, c2] = corrections(step, options);
+        let (beta1, beta2) = (options.beta1 as f32, options.beta2 as f32);
+        Self {
+            scale: scale as f32,
+            beta1,
+            beta2,
+            rest1: 1.0 - beta1,
+            rest2: 1.0 - beta2,
+            keep: (1.0 - options.rate * options.weight_decay) as f32,
+            rate: (options.rate / c1) as f32,
+            root: (1.0 / c2.sqrt()) as f32,
+            epsilon: options.epsilon as f32,
+        }
+    }
 }
 
 simd_fn! {
     fn update(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], c: Constants) {
         for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
             let g = g * c.scale;
-            *m = c.beta1 * *m + (1.0 - c.beta1) * g;
-            *v = c.beta2 * *v + (1.0 - c.beta2) * g * g;
+            *m = c.beta1 * *m + c.rest1 * g;
+            *v = c.beta2 * *v + c.rest2 * g * g;
             *w = c.keep * *w - c.rate * *m / (v.sqrt() * c.root + c.epsilon);
         }
     }

@@ -13,7 +13,7 @@ use danlu_files::{hash_file, read_bounded, read_text_bounded, write_folder_atomi
 
 pub use retention::retain;
 pub use state::{FileHash, State};
-pub use tensors::{NamedTensor, read_tensors, write_tensors};
+pub use tensors::{NamedTensor, Values, read_tensors, write_tensors};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -119,8 +119,13 @@ mod tests {
         // Values that a careless conversion would change.
         let special = [f32::MIN_POSITIVE / 2.0, -0.0, 1.0 / 3.0, step as f32, f32::MAX, 1e-42];
         vec![
-            NamedTensor { name: "a.bias".into(), shape: vec![1], data: vec![step as f32] },
-            NamedTensor { name: "b.weight".into(), shape: vec![2, 3], data: special.to_vec() },
+            NamedTensor { name: "a.bias".into(), shape: vec![1], data: Values::F32(vec![step as f32]) },
+            NamedTensor { name: "b.weight".into(), shape: vec![2, 3], data: Values::F32(special.to_vec()) },
+            NamedTensor {
+                name: "b.weight.exp_avg".into(),
+                shape: vec![2, 3],
+                data: Values::U8(vec![0, 255, 128, 1, 127, step as u8]),
+            },
         ]
     }
 
@@ -138,7 +143,10 @@ mod tests {
         assert_eq!((read.state.step, read.state.position), (7, 56));
         for (written, read) in tensors(7).iter().chain(&tensors(8)).zip(read.model.iter().chain(&read.optimizer)) {
             assert_eq!((&written.name, &written.shape), (&read.name, &read.shape));
-            let bits = |t: &NamedTensor| t.data.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let bits = |t: &NamedTensor| match &t.data {
+                Values::F32(data) => data.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                Values::U8(data) => data.iter().map(|&x| x.into()).collect(),
+            };
             assert_eq!(bits(written), bits(read));
         }
     }

@@ -6,7 +6,9 @@ use std::sync::LazyLock;
 use schemars::schema_for;
 use serde_json::Value;
 
-use super::{AdapterRecipe, ClassifySpec, FeaturesSpec, GateSpec, PreferenceSpec, Recipe, RewardsSpec, RlSpec, TuneSpec};
+use super::{
+    AdapterRecipe, ClassifySpec, FeaturesSpec, GateSpec, MomentsKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, TuneSpec,
+};
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
 pub struct Key {
@@ -41,6 +43,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     defaults["features"] = serde_json::to_value(FeaturesSpec::default()).unwrap_or(Value::Null);
     defaults["gate"] = serde_json::to_value(GateSpec::default()).unwrap_or(Value::Null);
     defaults["data"]["replay"] = Value::Array(vec![]);
+    defaults["optimizer"]["moments"] = serde_json::to_value(MomentsKind::default()).unwrap_or(Value::Null);
     defaults["rl"] = serde_json::to_value(RlSpec::default()).unwrap_or(Value::Null);
     defaults["rewards"] = serde_json::to_value(RewardsSpec::all()).unwrap_or(Value::Null);
     let mut keys = Vec::new();
