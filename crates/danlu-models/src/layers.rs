@@ -134,6 +134,11 @@ impl RmsNorm {
     pub fn forward(&self, x: Tensor<2>, eps: f64) -> Tensor<2> {
         danlu_ops::rms_norm(x, self.weight.val(), eps)
     }
+
+    /// The same before projections ([`danlu_ops::projections_after`]).
+    pub(crate) fn before(&self, eps: f64) -> Before {
+        Before::RmsNorm { weight: self.weight.val(), eps }
+    }
 }
 
 impl LayerNorm {

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Heads, Ids, LayerCache, PagedCache, Rope, Segments};
+use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Rope, Segments};
 
 use crate::config::LlamaConfig;
 use crate::layers::{Linear, Matrix, RmsNorm};
@@ -184,16 +184,16 @@ impl Llama {
 
 impl LlamaLayer {
     fn forward(&self, x: Tensor<2>, shape: &Shape, attention: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
-        let normed = self.input_layernorm.forward(x.clone(), shape.eps);
-        let x = x + self.self_attn.o_proj.forward(attention(self.self_attn.qkv(normed, shape)));
-        let normed = self.post_attention_layernorm.forward(x.clone(), shape.eps);
-        x + self.mlp.forward(normed)
+        let qkv = self.self_attn.qkv(self.input_layernorm.before(shape.eps), x.clone(), shape);
+        let x = x + self.self_attn.o_proj.forward(attention(qkv));
+        let inner = self.mlp.forward(self.post_attention_layernorm.before(shape.eps), x.clone());
+        x + inner
     }
 }
 
 impl LlamaAttention {
-    fn qkv(&self, x: Tensor<2>, shape: &Shape) -> Tensor<2> {
-        let qkv = danlu_ops::projections(x, &[&self.q_proj, &self.k_proj, &self.v_proj].map(Linear::projection));
+    fn qkv(&self, norm: Before, x: Tensor<2>, shape: &Shape) -> Tensor<2> {
+        let qkv = danlu_ops::projections_after(norm, x, &[&self.q_proj, &self.k_proj, &self.v_proj].map(Linear::projection));
         match (&self.q_norm, &self.k_norm) {
             (Some(q), Some(k)) => danlu_ops::head_rms_norm(qkv, q.weight.val(), k.weight.val(), shape.heads, shape.eps),
             _ => qkv,
@@ -202,9 +202,9 @@ impl LlamaAttention {
 }
 
 impl LlamaMlp {
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate_up = danlu_ops::projections(x, &[&self.gate_proj, &self.up_proj].map(Linear::projection));
-        self.down_proj.forward(danlu_ops::swiglu(gate_up))
+    fn forward(&self, norm: Before, x: Tensor<2>) -> Tensor<2> {
+        let gate_up = danlu_ops::projections_after(norm, x, &[&self.gate_proj, &self.up_proj].map(Linear::projection));
+        self.down_proj.after(Before::Swiglu, gate_up)
     }
 }
 

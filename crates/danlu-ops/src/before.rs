@@ -4,6 +4,8 @@ use crate::bridge::{on_cpu, primitive};
 use crate::buffer::Buffer;
 use crate::gelu::{gelu, gelu_of};
 use crate::layer_norm::{layer_norm, layer_norm_of};
+use crate::rms_norm::{rms_norm, rms_norm_of};
+use crate::swiglu::{swiglu, swiglu_of};
 
 /// What stands before projections and is computed again in their backward pass: it costs next to nothing beside their products, and what it
 /// gives is as large as all that the rest of a layer keeps together.
@@ -13,6 +15,10 @@ pub enum Before {
     Gelu,
     /// [`layer_norm`].
     LayerNorm { weight: Tensor<1>, bias: Tensor<1>, eps: f64 },
+    /// [`rms_norm`].
+    RmsNorm { weight: Tensor<1>, eps: f64 },
+    /// [`swiglu`].
+    Swiglu,
 }
 
 /// Makes the values that were not kept.
@@ -25,6 +31,8 @@ impl Before {
         let y = match self {
             Before::Gelu => gelu(x),
             Before::LayerNorm { weight, bias, eps } => layer_norm(x, weight, bias, eps),
+            Before::RmsNorm { weight, eps } => rms_norm(x, weight, eps),
+            Before::Swiglu => swiglu(x),
         };
         (y, remake)
     }
@@ -42,7 +50,15 @@ impl Before {
                 let eps = *eps as f32;
                 Some(Box::new(move || layer_norm_of([&input, &weight, &bias], eps)))
             }
-            Before::LayerNorm { .. } => None,
+            Before::RmsNorm { weight, eps } if on_cpu(weight) => {
+                let (weight, eps) = (primitive(weight.clone().inner()), *eps as f32);
+                Some(Box::new(move || rms_norm_of([&input, &weight], eps)))
+            }
+            Before::Swiglu => {
+                let width = x.dims()[1] / 2;
+                Some(Box::new(move || swiglu_of(&input, width)))
+            }
+            Before::LayerNorm { .. } | Before::RmsNorm { .. } => None,
         }
     }
 }

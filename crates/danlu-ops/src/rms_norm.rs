@@ -88,6 +88,18 @@ simd_fn! {
     }
 }
 
+/// The CPU form of the forward pass, of the input and the weight.
+pub(crate) fn rms_norm_of([x, weight]: [&FlexTensor; 2], eps: f32) -> Buffer {
+    let (from, w) = (values(x), values(weight));
+    let width = w.len();
+    let mut y = Buffer::new(from.len());
+    let piece = rows_per_piece(from.len() / width, width) * width;
+    time(Part::Norm, || {
+        for_each_piece([&mut y], [piece], |i, [y]| norm_rows(Isa::current(), y, &from[i * piece..], w, eps));
+    });
+    y
+}
+
 struct RmsNorm {
     eps: f32,
 }
@@ -97,14 +109,9 @@ impl Operation<2> for RmsNorm {
     type Saved = [FlexTensor; 2];
 
     fn forward(&self, [x, weight]: [FlexTensor; 2], needed: [bool; 2]) -> (FlexTensor, Option<Self::Saved>) {
-        let (from, w) = (values(&x), values(&weight));
-        let width = w.len();
-        let tokens = from.len() / width;
-        let mut y = Buffer::new(from.len());
-        let piece = rows_per_piece(tokens, width) * width;
-        time(Part::Norm, || {
-            for_each_piece([&mut y], [piece], |i, [y]| norm_rows(Isa::current(), y, &from[i * piece..], w, self.eps));
-        });
+        let width = values(&weight).len();
+        let y = rms_norm_of([&x, &weight], self.eps);
+        let tokens = y.len() / width;
         (y.into_tensor([tokens, width]), needed.contains(&true).then_some([x, weight]))
     }
 

@@ -51,6 +51,18 @@ simd_fn! {
     }
 }
 
+/// The CPU form of the forward pass.
+pub(crate) fn swiglu_of(gate_up: &FlexTensor, width: usize) -> Buffer {
+    let from = values(gate_up);
+    let tokens = from.len() / (2 * width).max(1);
+    let mut y = Buffer::new(tokens * width);
+    let piece = rows_per_piece(tokens, 2 * width) * width;
+    time(Part::Activation, || {
+        for_each_piece([&mut y], [piece], |i, [y]| rows(Isa::current(), y, &from[i * 2 * piece..], width));
+    });
+    y
+}
+
 struct Swiglu {
     width: usize,
 }
@@ -59,14 +71,9 @@ impl Operation<1> for Swiglu {
     type Saved = FlexTensor;
 
     fn forward(&self, [gate_up]: [FlexTensor; 1], needed: [bool; 1]) -> (FlexTensor, Option<Self::Saved>) {
-        let (from, width) = (values(&gate_up), self.width);
-        let tokens = from.len() / (2 * width).max(1);
-        let mut y = Buffer::new(tokens * width);
-        let piece = rows_per_piece(tokens, 2 * width) * width;
-        time(Part::Activation, || {
-            for_each_piece([&mut y], [piece], |i, [y]| rows(Isa::current(), y, &from[i * 2 * piece..], width));
-        });
-        (y.into_tensor([tokens, width]), needed[0].then_some(gate_up))
+        let y = swiglu_of(&gate_up, self.width);
+        let tokens = y.len() / self.width.max(1);
+        (y.into_tensor([tokens, self.width]), needed[0].then_some(gate_up))
     }
 
     fn backward(&self, gate_up: FlexTensor, dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {

@@ -695,7 +695,14 @@ fn projections_after_what_is_not_kept() {
         let parts = |x: &[Tensor<2>]| [Projection::of(x[1].clone())];
         let norm = |x: &[Tensor<2>]| Before::LayerNorm { weight: vector(&x[2]), bias: vector(&x[3]), eps: 1e-5 };
         let normed = |x: &[Tensor<2>]| crate::layer_norm(x[0].clone(), vector(&x[2]), vector(&x[3]), 1e-5);
-        let cases: [(&[[usize; 2]], Function, Function); 2] = [
+        let scaled = |x: &[Tensor<2>]| Before::RmsNorm { weight: vector(&x[2]), eps: 1e-5 };
+        let cases: [(&[[usize; 2]], Function, Function); 4] = [
+            (&[[tokens, 24], [7, 12]], &|x| crate::projections_after(Before::Swiglu, x[0].clone(), &parts(x)), &|x| {
+                crate::projections(crate::swiglu(x[0].clone()), &parts(x))
+            }),
+            (&shapes[..3], &|x| crate::projections_after(scaled(x), x[0].clone(), &parts(x)), &|x| {
+                crate::projections(crate::rms_norm(x[0].clone(), vector(&x[2]), 1e-5), &parts(x))
+            }),
             (&shapes[..2], &|x| crate::projections_after(Before::Gelu, x[0].clone(), &parts(x)), &|x| {
                 crate::projections(crate::gelu(x[0].clone()), &parts(x))
             }),

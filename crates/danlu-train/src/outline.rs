@@ -63,14 +63,14 @@ impl From<&BertConfig> for Outline {
 
 impl From<&DecoderConfig> for Outline {
     fn from(config: &DecoderConfig) -> Self {
+        // The inputs of both norms, queries, keys and values, what attention gives, and what the activation function reads; what norms
+        // and activation functions give is made again.
         let floats = match config {
             DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => {
                 let queries = c.num_attention_heads * c.head_dim;
                 let qkv = queries + 2 * c.num_key_value_heads * c.head_dim;
-                5 * c.hidden_size + qkv + queries + c.num_attention_heads + 3 * c.intermediate_size
+                2 * c.hidden_size + qkv + queries + c.num_attention_heads + 2 * c.intermediate_size
             }
-            // The inputs of both norms, queries, keys and values, what attention gives, and the input of GELU; what norms and GELU give
-            // is made again.
             DecoderConfig::Gpt2(c) => 6 * c.n_embd + c.n_head + c.n_inner,
         };
         let embedding = (config.vocab_size() * config.hidden_size()) as u64;
