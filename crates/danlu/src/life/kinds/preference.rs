@@ -14,7 +14,7 @@ use danlu_train::recipe::{OptimizerKind, PreferenceLoss};
 use danlu_train::{Examples, Outline, Plan, Preference, Recipe, Summary, initial_model};
 
 use super::sft::{answering, conversations, encoder};
-use super::{Curve, DataRecord, Kind};
+use super::{Curve, DataRecord, Kind, SPLIT};
 use crate::life::export::{Export, Made};
 
 /// A rate at which answers are preferred anew and language is kept.
@@ -107,16 +107,16 @@ impl Found {
             all.extend(found.records);
         }
         let most = recipe.model.context.unwrap_or(CONTEXT);
-        let (share, seed) = (recipe.data.held_out, recipe.seed);
+        let share = recipe.data.held_out;
         let (train, held_out) = if judged {
             let judged = preference::judged(&all);
-            let out = preference::held_out(judged.iter().map(|one| &one.prompt), share, seed);
+            let out = preference::held_out(judged.iter().map(|one| &one.prompt), share, SPLIT);
             let fitted = fit(&judged, most, |one| EncodedJudged::new(encoder, one))?;
             let (train, held_out) = divide(fitted, &out, most, progress);
             (Preferences::Judged(train), Preferences::Judged(held_out))
         } else {
             let pairs = preference::pairs(&all);
-            let out = preference::held_out(pairs.iter().map(|pair| &pair.prompt), share, seed);
+            let out = preference::held_out(pairs.iter().map(|pair| &pair.prompt), share, SPLIT);
             let (train, held_out) = divide(fit(&pairs, most, |pair| EncodedPair::new(encoder, pair))?, &out, most, progress);
             (Preferences::Pairs(train), Preferences::Pairs(held_out))
         };

@@ -10,12 +10,9 @@ use danlu_models::{Decoder, DecoderConfig};
 use danlu_registry::ModelId;
 use danlu_train::{Facts, Plan, Recipe, Sft, Summary, auto, initial_model};
 
-use super::{Curve, DataRecord, Kind};
+use super::{Curve, DataRecord, Kind, SPLIT};
 use crate::life::export::{Export, Made};
 
-/// Decides which conversations are held out. It is the same for all runs, whatever their seeds, so that no model of a line is measured on
-/// what another was trained on.
-pub const SPLIT: u64 = 0;
 /// Instruction tuning on conversations.
 pub struct Tune {
     data: Vec<DataRecord>,
