@@ -14,7 +14,7 @@ use danlu_train::recipe::{AdapterKind, ObjectiveKind, OptimizerKind, Part, Pooli
 use danlu_train::{Examples, Facts, Outline, Plan, Recipe, Summary, auto, check_base, tune};
 
 use super::{Curve, DataRecord, Kind, SPLIT};
-use crate::life::export::Export;
+use crate::life::export::{Export, agree, finite};
 use crate::life::run::TOKENIZER;
 
 /// The features of a model, beside its weights.
@@ -102,10 +102,7 @@ impl Labeller {
         let mut features = SparseRows::default();
         rows.iter().for_each(|row| features.push(&row.features));
         let states = texts.and_then(|texts| model.states(&texts, false));
-        let logits = model.head(states, Some(&features)).into_data().try_into_vec::<f32>();
-        let logits = logits.map_err(|error| anyhow::anyhow!("logits are not 32-bit floats: {error:?}"))?;
-        ensure!(logits.iter().all(|x| x.is_finite()), "the model gives logits that are not numbers");
-        Ok(logits)
+        finite(model.head(states, Some(&features)))
     }
 }
 
@@ -442,13 +439,7 @@ impl Kind for Labeller {
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load_classifier(copy, &Device::flex()).context("it does not load")?;
-            let found = self.probe(&read)?;
-            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(
-                found.len() == expected.len() && worst <= 1e-4,
-                "read back, its logits differ from those in memory by {worst}"
-            );
-            Ok(())
+            agree(&expected, &self.probe(&read)?)
         };
         export.folder(self, summary, write, check)
     }

@@ -15,12 +15,10 @@ use danlu_train::{Outline, Plan, Recipe, Reward, Summary, initial_model};
 use super::preference::{Found, start};
 use super::sft::encoder;
 use super::{Curve, DataRecord, Kind};
-use crate::life::export::Export;
+use crate::life::export::{Export, agree};
 
 /// The head is new and learns from nothing, so more than what preferences need.
 const RATE: f64 = 2e-5;
-/// Scores after reading back may differ by no more than this; in 32-bit floats they are equal.
-const TOLERANCE: f32 = 1e-4;
 /// Held-out pairs that are scored again after reading back.
 const PROBES: usize = 4;
 
@@ -126,10 +124,7 @@ impl Kind for Judge {
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load_reward(copy, &Device::flex()).context("it does not load")?;
-            let found = read.score(&probes)?;
-            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(worst <= TOLERANCE, "read back, its scores differ from those in memory by {worst}");
-            Ok(())
+            agree(&expected, &read.score(&probes)?)
         };
         export.folder(self, summary, write, check)
     }
