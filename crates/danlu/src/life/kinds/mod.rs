@@ -14,6 +14,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::tensor::Device;
 use danlu_data::Progress;
+use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
 use danlu_train::recipe::{DistillOn, ObjectiveKind, Way};
@@ -54,11 +55,21 @@ pub trait Kind {
     /// What the run is trained on, for its record and its lineage.
     fn data(&self) -> Vec<DataRecord>;
 
-    /// Changes with anything that changes a batch: data, weights, tokenizer, template.
-    fn identity(&self) -> String;
-
     /// Of the run's tokens, where it has any.
     fn tokenizer(&self) -> Option<&Tokenizer>;
+
+    /// What conversations are written by, where it reads any.
+    fn template(&self) -> Option<&Template> {
+        None
+    }
+
+    /// Changes with anything that changes a batch: data, weights, tokenizer, template.
+    fn identity(&self) -> String {
+        let tokenizer = self.tokenizer().map_or("", Tokenizer::hash);
+        let template = self.template().map_or_else(|| "plain".to_owned(), Template::hash);
+        let data: Vec<String> = self.data().into_iter().map(|data| data.manifest_hash).collect();
+        danlu_files::hash_bytes(format!("{tokenizer} {template} {}", data.join(" ")).as_bytes())
+    }
 
     /// Which number of the training steps stands beside the held-out measure.
     fn curve(&self) -> Curve;

@@ -3,7 +3,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use danlu_data::Progress;
-use danlu_data::chat::Encoder;
+use danlu_data::chat::{Encoder, Template};
 use danlu_data::preference::{self, EncodedJudged, EncodedPair, Fitted, fit};
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Decoder, DecoderConfig, folder};
@@ -133,13 +133,6 @@ impl Found {
         let examples = Examples { count, tokens, usual_batch: USUAL_BATCH };
         resolve_examples(recipe, outline, &examples, config.flops_per_token(tokens), danlu_ops::gemm_rate())
     }
-
-    /// Of the data, the tokenizer and the template.
-    pub fn identity(&self, encoder: &Encoder) -> String {
-        let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
-        let text = format!("{} {} {}", encoder.tokenizer().hash(), encoder.template().hash(), data.join(" "));
-        danlu_files::hash_bytes(text.as_bytes())
-    }
 }
 
 /// What fits, to train on and to measure with.
@@ -186,12 +179,12 @@ impl Kind for Prefer {
         self.found.data.clone()
     }
 
-    fn identity(&self) -> String {
-        self.found.identity(&self.encoder)
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.encoder.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        Some(self.encoder.template())
     }
 
     fn curve(&self) -> Curve {
@@ -201,7 +194,7 @@ impl Kind for Prefer {
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let config = answering(&self.config, &self.encoder);
         let probe = self.found.held_out.first().context("there is no held-out preference to compare logits on")?;
-        let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
+        let (tokenizer, template) = (self.encoder.tokenizer(), self.template());
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::Progress;
-use danlu_data::chat::Encoder;
+use danlu_data::chat::{Encoder, Template};
 use danlu_data::preference::EncodedPair;
 use danlu_data::tokenizer::{PAD, Tokenizer};
 use danlu_models::{DecoderConfig, RewardModel, folder};
@@ -94,12 +94,12 @@ impl Kind for Judge {
         self.found.data.clone()
     }
 
-    fn identity(&self) -> String {
-        self.found.identity(&self.encoder)
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.encoder.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        Some(self.encoder.template())
     }
 
     fn curve(&self) -> Curve {

@@ -166,14 +166,12 @@ impl<L: Learner> Kind for Asked<L> {
         self.data.clone()
     }
 
-    fn identity(&self) -> String {
-        let template = self.reader.template().map_or_else(|| "plain".to_owned(), Template::hash);
-        let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
-        danlu_files::hash_bytes(format!("{} {template} {}", self.reader.tokenizer().hash(), data.join(" ")).as_bytes())
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.reader.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        self.reader.template()
     }
 
     fn curve(&self) -> Curve {

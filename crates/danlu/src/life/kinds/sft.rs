@@ -238,14 +238,12 @@ impl Kind for Tune {
         self.data.clone()
     }
 
-    fn identity(&self) -> String {
-        let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
-        let text = format!("{} {} {}", self.encoder.tokenizer().hash(), self.encoder.template().hash(), data.join(" "));
-        danlu_files::hash_bytes(text.as_bytes())
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.encoder.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        Some(self.encoder.template())
     }
 
     /// The loss in bits per byte of answers, by the bytes of the held-out ones.
@@ -259,7 +257,7 @@ impl Kind for Tune {
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let probe = self.held_out.first().map_or(&[][..], |(_, one)| &one.ids);
         let config = answering(&self.config, &self.encoder);
-        let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
+        let (tokenizer, template) = (self.encoder.tokenizer(), self.template());
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
 }
