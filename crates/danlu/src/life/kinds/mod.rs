@@ -31,6 +31,8 @@ pub use rl::Asked;
 pub use sft::Tune;
 
 use super::export::Export;
+use super::run::{self, Done};
+use crate::views::run::Kind as View;
 
 /// Decides what is held out. It is the same for all runs, whatever their seeds, so that runs of several seeds are measured on the same, and no
 /// model of a line on what another was trained on.
@@ -101,68 +103,50 @@ pub struct DataRecord {
     pub manifest_hash: String,
 }
 
-/// Any kind.
-pub enum Prepared {
-    Pretrain(Box<Pretrain>),
-    Masked(Box<Masked>),
-    Tune(Box<Tune>),
-    Label(Box<Labeller>),
-    Prefer(Box<Prefer>),
-    Judge(Box<Judge>),
-    DistillText(Box<Distill<Pretrain>>),
-    DistillTalks(Box<Distill<Tune>>),
-    Compare(Box<Asked<Grouped>>),
-    Expect(Box<Asked<Ppo>>),
-}
+/// Makes [`Prepared`] of a list of kinds: what is asked of any of them, without their types.
+macro_rules! kinds {
+    ($($name:ident($kind:ty),)*) => {
+        /// Any kind.
+        pub enum Prepared {
+            $($name(Box<$kind>),)*
+        }
 
-/// Evaluates an expression with the kind that is there.
-macro_rules! each {
-    ($prepared:expr, $kind:ident => $body:expr) => {
-        match $prepared {
-            $crate::life::kinds::Prepared::Pretrain(boxed) => {
-                let $kind = &**boxed;
-                $body
+        impl Prepared {
+            pub fn plan(&self) -> &Plan {
+                match self { $(Self::$name(kind) => kind.plan(),)* }
             }
-            $crate::life::kinds::Prepared::Masked(boxed) => {
-                let $kind = &**boxed;
-                $body
+
+            pub fn data(&self) -> Vec<DataRecord> {
+                match self { $(Self::$name(kind) => kind.data(),)* }
             }
-            $crate::life::kinds::Prepared::Tune(boxed) => {
-                let $kind = &**boxed;
-                $body
+
+            pub fn tokenizer(&self) -> Option<&Tokenizer> {
+                match self { $(Self::$name(kind) => kind.tokenizer(),)* }
             }
-            $crate::life::kinds::Prepared::Label(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Prefer(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Judge(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::DistillText(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::DistillTalks(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Compare(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Expect(boxed) => {
-                let $kind = &**boxed;
-                $body
+
+            /// Trains it and keeps what came of it; see [`run::execute`].
+            ///
+            /// # Errors
+            /// As [`run::execute`].
+            pub fn execute(&self, home: &Path, view: View) -> Result<Done> {
+                match self { $(Self::$name(kind) => run::execute(home, &**kind, view),)* }
             }
         }
     };
 }
-pub(crate) use each;
+
+kinds! {
+    Pretrain(Pretrain),
+    Masked(Masked),
+    Tune(Tune),
+    Label(Labeller),
+    Prefer(Prefer),
+    Judge(Judge),
+    DistillText(Distill<Pretrain>),
+    DistillTalks(Distill<Tune>),
+    Compare(Asked<Grouped>),
+    Expect(Asked<Ppo>),
+}
 
 impl Prepared {
     /// Makes the data of a recipe ready, trains a tokenizer where one is needed, and plans the run. With `run`, the folder of a run that was
@@ -196,17 +180,5 @@ impl Prepared {
             ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
             ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
         })
-    }
-
-    pub fn plan(&self) -> &Plan {
-        each!(self, kind => kind.plan())
-    }
-
-    pub fn data(&self) -> Vec<DataRecord> {
-        each!(self, kind => kind.data())
-    }
-
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        each!(self, kind => kind.tokenizer())
     }
 }
