@@ -16,7 +16,7 @@ use danlu_train::recipe::GateSpec;
 use serde::{Deserialize, Serialize};
 
 use super::corpora::{self, Wanted};
-use super::kinds::{SPLIT, sft};
+use super::kinds::sft;
 
 /// Of a document, its beginning is measured; of conversations, those not longer than this.
 const TEXT_BYTES: usize = 1_000;
@@ -71,7 +71,7 @@ fn set(home: &Path, recipe: &Recipe, name: &str, progress: &mut dyn Progress) ->
         let all = chat::read(&[sft::conversations(home, source, progress)?])?.records;
         // What any model of the line may have been trained on is measured on its held-out part; another file is for measuring.
         let shared = entry.is_some() || trained_on(home, recipe, source)?;
-        let out = chat::held_out(&all, recipe.data.held_out, SPLIT);
+        let out = chat::held_out(&all, recipe.data.held_out, sft::SPLIT);
         let short = |one: &chat::Conversation| one.messages.iter().map(|m| m.text().len()).sum::<usize>() <= CONVERSATION_BYTES;
         let mut kept: Vec<_> =
             all.into_iter().zip(out).filter(|(one, out)| (!shared || *out) && short(one)).map(|(one, _)| one).collect();

@@ -13,7 +13,7 @@ use danlu_train::objectives::classify::{Classify, ClassifyData, ClassifyRow, Rat
 use danlu_train::recipe::{AdapterKind, ObjectiveKind, OptimizerKind, Part, Pooling, TokenizerKind, Way};
 use danlu_train::{Examples, Facts, Outline, Plan, Recipe, Summary, auto, check_base, tune};
 
-use super::{Curve, DataRecord, Kind, SPLIT};
+use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, agree, finite};
 use crate::life::run::TOKENIZER;
 
@@ -47,7 +47,7 @@ impl Labeller {
         let mut recipe = recipe.clone();
         by_way(&mut recipe)?;
         let (data, examples) = examples(home, &recipe, progress)?;
-        let out = labelled::held_out(&examples, recipe.data.held_out, SPLIT);
+        let out = labelled::held_out(&examples, recipe.data.held_out, sft::SPLIT);
         let (mut train, mut held_out) = (vec![], vec![]);
         for (example, out) in examples.iter().zip(out) {
             if out { held_out.push(example) } else { train.push(example) }
@@ -173,7 +173,7 @@ fn examples(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result
     };
     let mut places = vec![];
     for source in &recipe.data.sources {
-        places.push(super::sft::conversations(home, source, progress)?);
+        places.push(sft::conversations(home, source, progress)?);
     }
     let found = labelled::read(&places, &columns, kind)?;
     println!("  {}: {}", recipe.data.sources.join(", "), found.summary());

@@ -34,10 +34,6 @@ use super::export::Export;
 use super::run::{self, Done};
 use crate::views::run::Kind as View;
 
-/// Decides what is held out. It is the same for all runs, whatever their seeds, so that runs of several seeds are measured on the same, and no
-/// model of a line on what another was trained on.
-pub const SPLIT: u64 = 0;
-
 /// A recipe with everything in place to begin, or to go on.
 pub trait Kind {
     type Objective: Objective;

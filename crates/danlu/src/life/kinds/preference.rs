@@ -13,8 +13,8 @@ use danlu_train::objectives::preference::Preferences;
 use danlu_train::recipe::{OptimizerKind, PreferenceLoss};
 use danlu_train::{Examples, Outline, Plan, Preference, Recipe, Summary, initial_model};
 
-use super::sft::{answering, conversations, encoder};
-use super::{Curve, DataRecord, Kind, SPLIT};
+use super::sft::{SPLIT, answering, conversations, encoder};
+use super::{Curve, DataRecord, Kind};
 use crate::life::export::{Export, Made};
 
 /// A rate at which answers are preferred anew and language is kept.
@@ -107,16 +107,17 @@ impl Found {
             all.extend(found.records);
         }
         let most = recipe.model.context.unwrap_or(CONTEXT);
-        let share = recipe.data.held_out;
+        // Not by the run's seed: what one model of a line is measured on, no other of it may have learned from.
+        let (share, seed) = (recipe.data.held_out, SPLIT);
         let (train, held_out) = if judged {
             let judged = preference::judged(&all);
-            let out = preference::held_out(judged.iter().map(|one| &one.prompt), share, SPLIT);
+            let out = preference::held_out(judged.iter().map(|one| &one.prompt), share, seed);
             let fitted = fit(&judged, most, |one| EncodedJudged::new(encoder, one))?;
             let (train, held_out) = divide(fitted, &out, most, progress);
             (Preferences::Judged(train), Preferences::Judged(held_out))
         } else {
             let pairs = preference::pairs(&all);
-            let out = preference::held_out(pairs.iter().map(|pair| &pair.prompt), share, SPLIT);
+            let out = preference::held_out(pairs.iter().map(|pair| &pair.prompt), share, seed);
             let (train, held_out) = divide(fit(&pairs, most, |pair| EncodedPair::new(encoder, pair))?, &out, most, progress);
             (Preferences::Pairs(train), Preferences::Pairs(held_out))
         };

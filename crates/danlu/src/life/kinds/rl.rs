@@ -14,7 +14,7 @@ use danlu_train::objectives::rl::{Game, Learner, Question, planned};
 use danlu_train::recipe::{OptimizerKind, PromptForm};
 use danlu_train::{Plan, Recipe, Summary, initial_model};
 
-use super::{Curve, DataRecord, Kind, SPLIT, sft};
+use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, Made};
 
 /// The learning rate for a model as wide as this; narrower ones bear more.
@@ -117,7 +117,7 @@ impl<L: Learner> Asked<L> {
             println!("  code of answers is run: {}", holds()?);
         }
         let asked: Vec<_> = all.iter().map(|one| one.asked.clone()).collect();
-        let out = held_out(&asked, recipe.data.held_out, SPLIT);
+        let out = held_out(&asked, recipe.data.held_out, sft::SPLIT);
         let (mut train, mut held_out, mut too_long) = (vec![], vec![], 0);
         for (prompt, out) in all.iter().zip(out) {
             let question = reader.question(prompt)?;
