@@ -172,3 +172,17 @@ pub fn agree(expected: &[f32], found: &[f32]) -> Result<()> {
     ensure!(found.len() == expected.len() && worst <= TOLERANCE, "read back, its outputs differ from those before by {worst}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::agree;
+
+    #[test]
+    fn another_model_is_not_taken_for_the_same() {
+        agree(&[1.0, -2.0], &[1.0, -2.0 + 1e-5]).unwrap();
+        for found in [&[1.0, -2.1][..], &[1.0], &[1.0, -2.0, 0.0]] {
+            let error = agree(&[1.0, -2.0], found).unwrap_err().to_string();
+            assert!(error.contains("differ"), "{found:?}: {error}");
+        }
+    }
+}
