@@ -112,9 +112,7 @@ impl BackboneConfig {
     /// How its classes in `transformers` begin.
     pub(crate) fn class(&self) -> &'static str {
         match self {
-            Self::Decoder(DecoderConfig::Llama(_)) => "Llama",
-            Self::Decoder(DecoderConfig::Qwen3(_)) => "Qwen3",
-            Self::Decoder(DecoderConfig::Gpt2(_)) => "GPT2",
+            Self::Decoder(config) => config.class(),
             Self::Bert(_) => "Bert",
         }
     }

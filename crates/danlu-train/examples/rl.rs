@@ -14,7 +14,7 @@ use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Batch, Decoder, folder};
 use danlu_rewards::Score;
 use danlu_train::auto::resolve_examples;
-use danlu_train::objectives::rl::{ActorCritic, Drawn, Game, GroupedBatch, Known, Learner, PpoBatch, Question};
+use danlu_train::objectives::rl::{ActorCritic, Drawn, Game, Known, Learner, Piece, Question};
 use danlu_train::recipe::ObjectiveKind;
 use danlu_train::{Examples, Grouped, Loss, Objective, Outline, Ppo, Recipe};
 use serde::Deserialize;
@@ -59,14 +59,14 @@ fn main() -> Result<()> {
         let objective = Ppo::new(game, kind, Some(start))?;
         let (batches, _) = objective.answered(&ActorCritic::with_head(old, case.old_head.clone(), 0.0), &drawn);
         let now = ActorCritic::with_head(load(&case.now, &autodiff)?, case.now_head.clone(), 0.0);
-        let [PpoBatch::Answered(answered)] = &batches[..] else { anyhow::bail!("the batch is cut") };
+        let [Piece::Answered(answered)] = &batches[..] else { anyhow::bail!("the batch is cut") };
         print(&answered.known, objective.loss(&now, &batches[0]));
     } else {
         let objective = Grouped::new(game, kind, Some(start))?;
         let (batches, _) = objective.answered(&drawn);
         // The first pass is before the weights move.
         objective.loss(&load(&case.old, &autodiff)?, &batches[0]);
-        let [GroupedBatch::Answered(answered)] = &batches[..] else { anyhow::bail!("the batch is cut") };
+        let [Piece::Answered(answered)] = &batches[..] else { anyhow::bail!("the batch is cut") };
         print(&answered.known, objective.loss(&load(&case.now, &autodiff)?, &batches[0]));
     }
     Ok(())

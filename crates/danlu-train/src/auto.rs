@@ -1,14 +1,17 @@
 //! One dial: what a recipe leaves open follows from its budget, the data and the machine's speed. The rules are stated here, each with
 //! its source, and are meant to be changed when an experiment says so.
 
-use std::path::Path;
+mod shape;
 
-use anyhow::{Context, Result, bail, ensure};
-use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, Gpt2Config, LlamaConfig};
+use anyhow::{Result, bail, ensure};
+use danlu_models::{BackboneConfig, DecoderConfig};
+
+pub use shape::{backbone, parse_size, write_backbone, write_shape};
 
 use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{AdapterKind, Budget, ModelKind, ModelSpec, OptimizerKind, Recipe};
+use crate::recipe::{AdapterKind, Budget, OptimizerKind, Recipe};
+use shape::{choose, inherited, whole_flops};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
 /// by memory and by the number of operations.
@@ -25,13 +28,6 @@ const USUAL_WIDTH: usize = 256;
 fn tokens_per_parameter(flops: f64) -> f64 {
     (2.0 * (flops / 2e13).powf(0.25)).clamp(2.0, 20.0)
 }
-
-/// Tokens seen again are worth less: `U + U·R·(1 − exp(−(epochs − 1)/R))` with this R (Muennighoff 2023).
-const REPEATS: f64 = 15.4;
-
-/// Channels per layer that widths and depths keep to, and the fewest layers, below which depth is worth more than width.
-const ASPECT: usize = 64;
-const FEWEST_LAYERS: usize = 4;
 
 /// A rate at which a model keeps what it knows; pretraining's would wipe it out.
 pub const TUNING_RATE: f64 = 1e-4;
@@ -154,12 +150,8 @@ pub fn resolve_backbone(recipe: &Recipe, facts: &Facts) -> Result<(Plan, Backbon
     let rows = wanted_rows.div_ceil(micro_rows) * micro_rows;
     recipe.batch.tokens = Some(rows * context);
     recipe.batch.micro_tokens = Some(micro_rows * context);
-    let steps = match (recipe.budget.steps, recipe.budget.epochs, tokens) {
-        (Some(steps), ..) => steps,
-        (None, Some(epochs), _) => (epochs * facts.train_tokens as f64 / (rows * context) as f64).round().max(1.0) as u64,
-        (None, None, Some(tokens)) => (tokens / (rows * context) as f64).round().max(1.0) as u64,
-        (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
-    };
+    let of_epochs = |epochs: f64| epochs * facts.train_tokens as f64 / (rows * context) as f64;
+    let steps = steps(&recipe.budget, of_epochs, tokens.map(|tokens| tokens / (rows * context) as f64))?;
 
     rates(&mut recipe, config.hidden_size());
     Ok((Plan { recipe, model, facts: *facts, row_len: context, rows, micro_rows, steps, flops_per_token, beside: 0 }, config))
@@ -200,12 +192,9 @@ pub fn resolve_examples(
     let rows = wanted.div_ceil(micro_rows) * micro_rows;
     (recipe.batch.examples, recipe.batch.micro_tokens) = (Some(rows), Some(micro_rows * row_len));
     let rate = gemm_rate * efficiency(model.hidden);
-    let steps = match (recipe.budget.steps, recipe.budget.epochs, budget_tokens(&recipe.budget, flops_per_token, rate)) {
-        (Some(steps), ..) => steps,
-        (None, Some(epochs), _) => (epochs * examples.count as f64 / rows as f64).round().max(1.0) as u64,
-        (None, None, Some(tokens)) => (tokens / (rows * row_len) as f64).round().max(1.0) as u64,
-        (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
-    };
+    let tokens = budget_tokens(&recipe.budget, flops_per_token, rate);
+    let of_epochs = |epochs: f64| epochs * examples.count as f64 / rows as f64;
+    let steps = steps(&recipe.budget, of_epochs, tokens.map(|tokens| tokens / (rows * row_len) as f64))?;
     let facts = Facts { vocabulary: model.vocabulary, train_tokens: examples.count * row_len as u64, gemm_rate };
     Ok(Plan { recipe, model, facts, row_len, rows, micro_rows, steps, flops_per_token, beside: 0 })
 }
@@ -231,6 +220,17 @@ fn budget_tokens(budget: &Budget, flops_per_token: f64, rate: f64) -> Option<f64
         Budget { minutes: Some(minutes), .. } => Some(minutes * 60.0 * rate / flops_per_token),
         _ => None,
     }
+}
+
+/// Updates of the whole run: those of the budget, of its epochs, or of the tokens that it allows for.
+fn steps(budget: &Budget, of_epochs: impl Fn(f64) -> f64, of_tokens: Option<f64>) -> Result<u64> {
+    let steps = match (budget.steps, budget.epochs, of_tokens) {
+        (Some(steps), ..) => return Ok(steps),
+        (None, Some(epochs), _) => of_epochs(epochs),
+        (None, None, Some(steps)) => steps,
+        (None, None, None) => bail!("`budget` says nothing; give one of minutes, tokens, epochs, steps or flops"),
+    };
+    Ok(steps.round().max(1.0) as u64)
 }
 
 /// Rows are short while models are small: what a longer row could teach is learned later.
@@ -264,156 +264,6 @@ fn micro_tokens(hidden: usize) -> usize {
     }
 }
 
-/// The shape the recipe gives, completed; or the candidate of the size it asks for; or the one whose parameters and tokens are in balance.
-fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<BackboneConfig> {
-    let spec = &recipe.model;
-    // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
-    let widths: Vec<usize> = match spec.hidden {
-        Some(hidden) => vec![hidden],
-        None => (2..=128).map(|n| n * 32).chain((33..=128).map(|n| n * 128)).collect(),
-    };
-    let candidates = widths.iter().flat_map(|&hidden| {
-        let usual = (hidden / ASPECT).max(FEWEST_LAYERS);
-        let depths = match (spec.layers, hidden) {
-            (Some(layers), _) => layers..=layers,
-            // A size that is asked for is met by depth as well as by width.
-            (None, _) if spec.size.is_some() => usual / 2..=usual + usual / 3 + 1,
-            (None, _) => usual..=usual,
-        };
-        depths.map(move |layers| shape(spec, facts.vocabulary, hidden, layers, context))
-    });
-    let budget = compute(&recipe.budget, facts.train_tokens, facts.gemm_rate);
-    let wanted = spec.size.as_deref().map(parse_size).transpose()?;
-    let cost = |config: &BackboneConfig| match wanted {
-        Some(size) => {
-            let parameters = match config {
-                BackboneConfig::Decoder(config) => config.parameters(),
-                BackboneConfig::Bert(config) => config.parameters(),
-            };
-            (parameters as f64 / size).ln().abs()
-        }
-        None => {
-            // A budget in minutes buys a narrow model fewer FLOPs.
-            let share = recipe.budget.minutes.map_or(1.0, |_| efficiency(config.hidden_size()) / efficiency(USUAL_WIDTH));
-            imbalance(whole_flops(config, context), budget * share, facts.train_tokens)
-        }
-    };
-    candidates.min_by(|a, b| cost(a).total_cmp(&cost(b))).context("no shape fits `model`")
-}
-
-/// Of a token of pretraining, the head that says words included: of a decoder for every token, of an encoder for the masked ones.
-fn whole_flops(config: &BackboneConfig, context: usize) -> f64 {
-    match config {
-        BackboneConfig::Decoder(config) => config.flops_per_token(context),
-        BackboneConfig::Bert(c) => {
-            let head = (c.hidden_size * (c.vocab_size + c.hidden_size)) as f64;
-            c.flops_per_token(context) + 6.0 * 0.15 * head
-        }
-    }
-}
-
-/// The shape that a recipe gives or asks for, of any kind of backbone; see [`resolve`].
-///
-/// # Errors
-/// When given values do not fit each other or the data.
-pub fn backbone(recipe: &Recipe, facts: &Facts) -> Result<BackboneConfig> {
-    let context = recipe.model.context.unwrap_or_else(|| context(recipe, facts));
-    choose(recipe, facts, context)
-}
-
-/// The shape of the model that training starts from.
-fn inherited(folder: &str, facts: &Facts) -> Result<BackboneConfig> {
-    let config =
-        danlu_models::folder::load_backbone_config(Path::new(folder)).with_context(|| format!("`model.from` is {folder:?}"))?;
-    let (entries, room) = (facts.vocabulary, config.vocab_size());
-    ensure!(
-        entries <= room,
-        "the tokenizer has {entries} entries and the model {folder} room for {room}; use the model's own tokenizer"
-    );
-    Ok(config)
-}
-
-/// How far a model that costs this much per token is from [`tokens_per_parameter`] after spending `budget` on `unique` different tokens.
-fn imbalance(flops_per_token: f64, budget: f64, unique: u64) -> f64 {
-    let (parameters, tokens, unique) = (flops_per_token / 6.0, budget / flops_per_token, unique as f64);
-    let repeats = (tokens / unique - 1.0).max(0.0);
-    let worth = tokens.min(unique) + unique * REPEATS * (1.0 - (-repeats / REPEATS).exp());
-    (worth / (tokens_per_parameter(budget) * parameters)).ln().abs()
-}
-
-fn shape(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> BackboneConfig {
-    if spec.kind == ModelKind::Bert {
-        let mut config = BertConfig::new(vocabulary, hidden, layers, context);
-        config.num_attention_heads = spec.heads.unwrap_or(config.num_attention_heads);
-        config.intermediate_size = spec.intermediate.unwrap_or(config.intermediate_size);
-        return BackboneConfig::Bert(config);
-    }
-    BackboneConfig::Decoder(decoder(spec, vocabulary, hidden, layers, context))
-}
-
-fn decoder(spec: &ModelSpec, vocabulary: usize, hidden: usize, layers: usize, context: usize) -> DecoderConfig {
-    if spec.kind == ModelKind::Gpt2 {
-        let mut config = Gpt2Config::new(vocabulary, hidden, layers, context);
-        let head_dim =
-            [64, 32, 16, 8].into_iter().find(|d| hidden.is_multiple_of(*d) && (hidden > 256 || *d <= 32)).unwrap_or(hidden);
-        config.n_head = spec.heads.unwrap_or(hidden / head_dim);
-        config.n_inner = spec.intermediate.unwrap_or(config.n_inner);
-        config.tie_word_embeddings = spec.tied.unwrap_or(config.tie_word_embeddings);
-        return DecoderConfig::Gpt2(config);
-    }
-    let head_dim = spec.head_dim.unwrap_or(match spec.heads {
-        Some(heads) => (hidden / heads).max(2).next_multiple_of(2),
-        None if hidden <= 256 => 32.min(hidden),
-        None => 64,
-    });
-    let mut config = LlamaConfig::new(vocabulary, hidden, layers, head_dim, context);
-    config.num_attention_heads = spec.heads.unwrap_or(config.num_attention_heads);
-    config.num_key_value_heads = spec.kv_heads.unwrap_or(config.num_attention_heads);
-    config.intermediate_size = spec.intermediate.unwrap_or(config.intermediate_size);
-    config.tie_word_embeddings = spec.tied.unwrap_or(config.tie_word_embeddings);
-    match spec.kind {
-        ModelKind::Qwen3 => DecoderConfig::Qwen3(config),
-        _ => DecoderConfig::Llama(config),
-    }
-}
-
-/// Writes a chosen shape back into the recipe, where it replaces a size.
-pub fn write_backbone(spec: &mut ModelSpec, config: &BackboneConfig) {
-    match config {
-        BackboneConfig::Decoder(config) => write_shape(spec, config),
-        BackboneConfig::Bert(c) => {
-            (spec.size, spec.kind, spec.tied) = (None, ModelKind::Bert, None);
-            (spec.layers, spec.hidden) = (Some(c.num_hidden_layers), Some(c.hidden_size));
-            (spec.heads, spec.intermediate) = (Some(c.num_attention_heads), Some(c.intermediate_size));
-        }
-    }
-}
-
-/// [`write_backbone`] of a decoder.
-pub fn write_shape(spec: &mut ModelSpec, config: &DecoderConfig) {
-    spec.size = None;
-    spec.kind = match config {
-        DecoderConfig::Llama(_) => ModelKind::Llama,
-        DecoderConfig::Qwen3(_) => ModelKind::Qwen3,
-        DecoderConfig::Gpt2(_) => ModelKind::Gpt2,
-    };
-    spec.layers = Some(config.layers());
-    spec.hidden = Some(config.hidden_size());
-    spec.tied = Some(config.tied());
-    match config {
-        DecoderConfig::Llama(c) | DecoderConfig::Qwen3(c) => {
-            spec.heads = Some(c.num_attention_heads);
-            spec.kv_heads = Some(c.num_key_value_heads);
-            spec.head_dim = Some(c.head_dim);
-            spec.intermediate = Some(c.intermediate_size);
-        }
-        DecoderConfig::Gpt2(c) => {
-            spec.heads = Some(c.n_head);
-            spec.intermediate = Some(c.n_inner);
-        }
-    }
-}
-
 /// Peak learning rates. AdamW's falls with the square root of the width (between the standard parametrisation's constant and µP's
 /// 1/width); Muon's too, which keeps Jordan's 0.02 in units of the spectral norm.
 fn rates(recipe: &mut Recipe, hidden: usize) {
@@ -431,27 +281,6 @@ fn rates(recipe: &mut Recipe, hidden: usize) {
     if optimizer.kind == OptimizerKind::Muon {
         optimizer.muon_rate.get_or_insert(8e-3 * narrow);
     }
-}
-
-/// Reads "800k", "10M", "1.5B".
-///
-/// # Errors
-/// When it is not a number with k, M or B, or out of bounds.
-pub fn parse_size(size: &str) -> Result<f64> {
-    let parse = || {
-        let text = size.trim();
-        let unit = match text.chars().last()?.to_ascii_lowercase() {
-            'k' => 1e3,
-            'm' => 1e6,
-            'b' => 1e9,
-            c if c.is_ascii_digit() => return text.parse::<f64>().ok(),
-            _ => return None,
-        };
-        Some(text[..text.len() - 1].trim().parse::<f64>().ok()? * unit)
-    };
-    let value = parse().with_context(|| format!("`model.size` is {size:?}; write it like \"800k\", \"10M\" or \"1.5B\""))?;
-    ensure!((1e4..=1e12).contains(&value), "`model.size` is {size:?}; it must be from 10k to 1000B");
-    Ok(value)
 }
 
 #[cfg(test)]
@@ -516,16 +345,6 @@ mod tests {
         });
         check("[optimizer]\nrate = 0.5\n[budget]\nflops = 1e12\n", |p| p.recipe.optimizer.rate == Some(0.5));
         check("[batch]\ntokens = 1024\n[budget]\ntokens = 102400\n", |p| p.steps == 100);
-    }
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, value) in [("800k", 8e5), ("10M", 1e7), ("1.5b", 1.5e9), ("25000", 25_000.0)] {
-            assert_eq!(parse_size(text).unwrap(), value);
-        }
-        for text in ["", "M", "ten", "10X", "-1M", "1k", "nanM", "infB", "10é"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
     }
 
     #[test]

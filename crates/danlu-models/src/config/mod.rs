@@ -209,6 +209,15 @@ impl DecoderConfig {
         }
     }
 
+    /// How its classes in `transformers` begin.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Llama(_) => "Llama",
+            Self::Qwen3(_) => "Qwen3",
+            Self::Gpt2(_) => "GPT2",
+        }
+    }
+
     /// The name of the architecture as `transformers` has it in `model_type`.
     pub fn model_type(&self) -> &'static str {
         match self {

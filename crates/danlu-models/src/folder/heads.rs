@@ -11,7 +11,7 @@ use super::read::Weights;
 use super::{SaveOptions, read_config, write, write_json};
 use crate::bert::{Bert, BertHeads};
 use crate::config::{BertConfig, HeadConfig, Pooling, Task};
-use crate::{Backbone, BackboneConfig, Classifier, adapter, names};
+use crate::{Backbone, BackboneConfig, Classifier, adapter};
 
 /// Where a `config.json` says what `transformers` has no word for.
 const OWN: &str = "danlu";
@@ -25,7 +25,7 @@ pub fn load_bert(dir: &Path, device: &Device) -> Result<(Bert, BertConfig)> {
     let weights = Weights::open(dir)?;
     let has = |name: &str| weights.names().any(|known| known == name);
     let heads = BertHeads { pooler: has("bert.pooler.dense.weight"), masked_lm: has("cls.predictions.transform.dense.weight") };
-    let bert = filled(Bert::empty(&config, heads, device), &weights, true)?;
+    let bert = weights.fill(Bert::empty(&config, heads, device), true)?;
     Ok((bert, config))
 }
 
@@ -93,9 +93,8 @@ pub fn load_classifier(dir: &Path, device: &Device) -> Result<(Classifier, Optio
         None => None,
         Some(_) => Some(serde_json::from_value::<BackboneConfig>(value).with_context(|| in_config(dir))?.headless()),
     };
-    let weights = Weights::open(dir)?;
     let classifier = Classifier::empty(backbone.as_ref(), &head, device)?;
-    Ok((filled(classifier, &weights, true)?, backbone))
+    Ok((Weights::open(dir)?.fill(classifier, true)?, backbone))
 }
 
 /// Writes the classifier to `dir`, in 32-bit floats, as the class of `transformers` that computes the same where there is one. `padding` is
@@ -173,11 +172,6 @@ fn head_of(value: &Value) -> Result<Option<HeadConfig>> {
     };
     let pooling = if value["model_type"] == "bert" { Pooling::First } else { Pooling::Last };
     Ok(Some(HeadConfig { task, labels: if number { vec![] } else { labels }, pooling, features: 0 }))
-}
-
-fn filled<M: Module>(module: M, weights: &Weights, tied: bool) -> Result<M> {
-    weights.check(&names::names_and_shapes(&module), tied)?;
-    names::fill(module, |name, shape| weights.values(name, shape))
 }
 
 fn in_config(dir: &Path) -> String {

@@ -63,9 +63,7 @@ pub fn load(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
         return Ok((adapter::load_on_base(dir, &base, device)?, config));
     }
     let decoder = Decoder::empty(&config, device)?;
-    let weights = read::Weights::open(dir)?;
-    weights.check(&names::names_and_shapes(&decoder), config.tied())?;
-    let decoder = names::fill(decoder, |name, shape| weights.values(name, shape))?;
+    let decoder = read::Weights::open(dir)?.fill(decoder, config.tied())?;
     Ok((decoder, config))
 }
 

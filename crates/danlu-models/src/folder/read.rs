@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use burn::module::Module;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::TensorInfo;
@@ -12,8 +13,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use super::{shape_in_file, transpose};
-use crate::gpt2;
 use crate::names::first_few;
+use crate::{gpt2, names};
 
 /// An index names every tensor of a model once; what is larger is something else.
 const INDEX_LIMIT: u64 = 256 << 20;
@@ -108,6 +109,12 @@ impl Weights {
             );
         }
         Ok(())
+    }
+
+    /// A module with the values of its tensors, which must be exactly those of the files.
+    pub(crate) fn fill<M: Module>(&self, module: M, tied: bool) -> Result<M> {
+        self.check(&names::names_and_shapes(&module), tied)?;
+        names::fill(module, |name, shape| self.values(name, shape))
     }
 
     /// A tensor's values in the model's layout. The tensor has been found right by [`Weights::check`].

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use burn::tensor::Device;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{CONFIG_LIMIT, SaveOptions, load_config, read, write, write_json};
-use crate::{DecoderConfig, RewardModel, names};
+use super::{SaveOptions, load_config, read, read_config, write, write_json};
+use crate::{DecoderConfig, RewardModel};
 
 /// Writes a reward model to `dir` in 32-bit floats. `pad` fills up short texts of a batch in `transformers`, which scores the last token that
 /// is another one: it must be none that a text ends with.
@@ -17,12 +17,7 @@ use crate::{DecoderConfig, RewardModel, names};
 pub fn save_reward(model: &RewardModel, config: &DecoderConfig, pad: u32, dir: &Path) -> Result<()> {
     write::weights(model, dir, &SaveOptions::default())?;
     let mut shape = serde_json::to_value(config)?;
-    let class = match config {
-        DecoderConfig::Llama(_) => "LlamaForSequenceClassification",
-        DecoderConfig::Qwen3(_) => "Qwen3ForSequenceClassification",
-        DecoderConfig::Gpt2(_) => "GPT2ForSequenceClassification",
-    };
-    shape["architectures"] = json!([class]);
+    shape["architectures"] = json!([format!("{}ForSequenceClassification", config.class())]);
     shape["id2label"] = json!({"0": "reward"});
     shape["label2id"] = json!({"reward": 0});
     shape["pad_token_id"] = json!(pad);
@@ -49,17 +44,12 @@ pub fn load_reward(dir: &Path, device: &Device) -> Result<(RewardModel, DecoderC
         "{} holds no reward model: it has no `score.weight`. `recipes/reward.toml` makes one from a language model",
         dir.display()
     );
-    let model = RewardModel::empty(&config, device)?;
-    weights.check(&names::names_and_shapes(&model), true)?;
-    let model = names::fill(model, |name, shape| weights.values(name, shape))?;
-    Ok((model, config))
+    Ok((weights.fill(RewardModel::empty(&config, device)?, true)?, config))
 }
 
 /// How many labels `config.json` names, when it does.
 fn labels(dir: &Path) -> Result<Option<usize>> {
-    let path = dir.join("config.json");
-    let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
-    let value: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
+    let value = read_config(dir)?;
     let named = value["id2label"].as_object().map(serde_json::Map::len);
     Ok(named.or_else(|| value["num_labels"].as_u64().map(|count| count as usize)))
 }

@@ -10,7 +10,7 @@ use danlu_data::tokenizer::Tokenizer;
 use danlu_eval::{Measure, brier, calibration_error, interval};
 use danlu_models::{Batch, RewardModel};
 
-use super::preference::{PREFERENCE_ACCURACY, bradley_terry};
+use super::preference::{PREFERENCE_ACCURACY, bradley_terry, numbers, shown};
 use super::{Loss, Objective, Sample, Shown};
 use crate::auto::Plan;
 
@@ -70,10 +70,6 @@ fn sides(scores: Tensor<1>) -> [Tensor<1>; 2] {
     [0, 1].map(|side| both.clone().narrow(1, side, 1).reshape([pairs]))
 }
 
-fn numbers(x: &Tensor<1>) -> Vec<f64> {
-    x.clone().inner().into_data().iter::<f64>().collect()
-}
-
 fn mean(x: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = x.len().max(1) as f64;
     x.sum::<f64>() / count
@@ -97,7 +93,7 @@ impl Objective for Reward {
     fn loss(&self, model: &RewardModel, batch: &RewardBatch) -> Loss {
         let [chosen, rejected] = sides(model.scores(&batch.answers, self.recompute));
         let margins: Vec<f32> = batch.rows.iter().map(|&row| self.train[row].margin).collect();
-        let (better, worse) = (numbers(&chosen), numbers(&rejected));
+        let (better, worse) = (numbers(chosen.clone()), numbers(rejected.clone()));
         let right = better.iter().zip(&worse).filter(|(better, worse)| better > worse).count();
         let report = vec![
             ("accuracy", right as f64 / better.len() as f64),
@@ -114,15 +110,8 @@ impl Objective for Reward {
 
     /// The last token of each answer is where it is scored.
     fn show(&self, batch: &RewardBatch) -> Result<Shown> {
-        let mut shown = Shown { text: String::new(), tokens: vec![], starts: vec![] };
-        for answer in answers(std::iter::once(&self.train[batch.rows[0]])) {
-            shown.starts.push(shown.tokens.len());
-            shown.text.push_str(&self.tokenizer.decode(&answer.ids)?);
-            for (i, &id) in answer.ids.iter().enumerate() {
-                shown.tokens.push((id, self.tokenizer.decode(&[id])?, i + 1 == answer.ids.len()));
-            }
-        }
-        Ok(shown)
+        let answers = answers(std::iter::once(&self.train[batch.rows[0]]));
+        shown(&self.tokenizer, answers, |answer, i| i + 1 == answer.ids.len())
     }
 
     fn held_out_tokens(&self) -> u64 {

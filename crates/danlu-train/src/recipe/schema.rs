@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use schemars::schema_for;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    AdapterRecipe, ClassifySpec, FeaturesSpec, GateSpec, MomentsKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, TuneSpec,
+    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GateSpec, MomentsKind, PrecisionKind, PreferenceSpec, Recipe,
+    RewardsSpec, RlSpec, TuneSpec,
 };
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
@@ -34,22 +36,31 @@ impl Key {
 /// Every key, in the order of the structs.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let schema = schema_for!(Recipe).to_value();
-    let mut defaults = serde_json::to_value(Recipe::default()).unwrap_or(Value::Null);
+    let mut defaults = value(Recipe::default());
     // What is not written when it is the default has defaults all the same.
-    defaults["adapter"] = serde_json::to_value(AdapterRecipe::default()).unwrap_or(Value::Null);
-    defaults["tune"] = serde_json::to_value(TuneSpec::default()).unwrap_or(Value::Null);
-    defaults["preference"] = serde_json::to_value(PreferenceSpec::default()).unwrap_or(Value::Null);
-    defaults["classify"] = serde_json::to_value(ClassifySpec::default()).unwrap_or(Value::Null);
-    defaults["features"] = serde_json::to_value(FeaturesSpec::default()).unwrap_or(Value::Null);
-    defaults["gate"] = serde_json::to_value(GateSpec::default()).unwrap_or(Value::Null);
+    let left_out = [
+        ("precision", value(PrecisionKind::default())),
+        ("adapter", value(AdapterRecipe::default())),
+        ("tune", value(TuneSpec::default())),
+        ("preference", value(PreferenceSpec::default())),
+        ("classify", value(ClassifySpec::default())),
+        ("features", value(FeaturesSpec::default())),
+        ("distill", value(DistillSpec::default())),
+        ("rl", value(RlSpec::default())),
+        ("rewards", value(RewardsSpec::all())),
+        ("gate", value(GateSpec::default())),
+    ];
+    left_out.into_iter().for_each(|(key, default)| defaults[key] = default);
     defaults["data"]["replay"] = Value::Array(vec![]);
-    defaults["optimizer"]["moments"] = serde_json::to_value(MomentsKind::default()).unwrap_or(Value::Null);
-    defaults["rl"] = serde_json::to_value(RlSpec::default()).unwrap_or(Value::Null);
-    defaults["rewards"] = serde_json::to_value(RewardsSpec::all()).unwrap_or(Value::Null);
+    defaults["optimizer"]["moments"] = value(MomentsKind::default());
     let mut keys = Vec::new();
     collect(&schema, &schema, &defaults, "", &mut keys);
     keys
 });
+
+fn value(default: impl Serialize) -> Value {
+    serde_json::to_value(default).unwrap_or(Value::Null)
+}
 
 fn collect(root: &Value, node: &Value, defaults: &Value, prefix: &str, keys: &mut Vec<Key>) {
     let Some(properties) = resolve(root, node).get("properties").and_then(Value::as_object) else { return };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Batch, Decoder, DecoderConfig, adapter, folder};
@@ -17,10 +17,10 @@ use super::gate;
 use super::kinds::Kind;
 use super::prepare;
 
-/// Logits after reading back may differ from those in memory by no more than this; in 32-bit floats they are equal.
+/// Outputs after reading back may differ from those in memory by no more than this; in 32-bit floats they are equal.
 const TOLERANCE: f32 = 1e-4;
 /// Tokens of held-out text that both are run on.
-const PROBE: usize = 64;
+pub const PROBE: usize = 64;
 
 /// Where a finished run's model goes.
 pub struct Export<'a> {
@@ -71,7 +71,7 @@ impl Export<'_> {
         // Compared on the CPU: the numbers there are exact, and say whether the file holds the model.
         let decoder = made.decoder.valid().to_device(&Device::flex());
         let batch = Batch::document(&made.probe[..made.probe.len().min(PROBE).min(config.context())]);
-        let expected = logits(&decoder, &batch)?;
+        let expected = finite(decoder.logits(&batch))?;
         let recipe = &kind.plan().recipe;
         let write = |dir: &Path| {
             match (recipe.adapter.spec(), &recipe.model.from) {
@@ -85,13 +85,7 @@ impl Export<'_> {
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load(copy, &Device::flex()).context("it does not load")?;
-            let found = logits(&read, &batch)?;
-            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(
-                found.len() == expected.len() && worst <= TOLERANCE,
-                "read back, its logits differ from those in memory by {worst}"
-            );
-            Ok(())
+            agree(&expected, &finite(read.logits(&batch))?)
         };
         self.folder(kind, summary, write, check)
     }
@@ -158,12 +152,37 @@ fn inherit(from: Option<&str>, tokenizer: &Tokenizer, dir: &Path) -> Result<bool
     Ok(true)
 }
 
-fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
-    let logits = decoder
-        .logits(batch)
-        .into_data()
-        .try_into_vec::<f32>()
-        .map_err(|e| anyhow::anyhow!("logits are not 32-bit floats: {e:?}"))?;
+/// The values of logits, to be compared by [`agree`].
+///
+/// # Errors
+/// When one is no number.
+pub fn finite(logits: Tensor<2>) -> Result<Vec<f32>> {
+    let logits = logits.into_data().try_into_vec::<f32>();
+    let logits = logits.map_err(|error| anyhow::anyhow!("logits are not 32-bit floats: {error:?}"))?;
     ensure!(logits.iter().all(|x| x.is_finite()), "the model gives logits that are not numbers");
     Ok(logits)
+}
+
+/// Holds what a model says, logits or scores, to what it said before it was written and read back.
+///
+/// # Errors
+/// When it says something else.
+pub fn agree(expected: &[f32], found: &[f32]) -> Result<()> {
+    let worst = expected.iter().zip(found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    ensure!(found.len() == expected.len() && worst <= TOLERANCE, "read back, its outputs differ from those before by {worst}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::agree;
+
+    #[test]
+    fn another_model_is_not_taken_for_the_same() {
+        agree(&[1.0, -2.0], &[1.0, -2.0 + 1e-5]).unwrap();
+        for found in [&[1.0, -2.1][..], &[1.0], &[1.0, -2.0, 0.0]] {
+            let error = agree(&[1.0, -2.0], found).unwrap_err().to_string();
+            assert!(error.contains("differ"), "{found:?}: {error}");
+        }
+    }
 }

@@ -14,10 +14,9 @@ use danlu_registry::{Level, Lineage, ModelId, Origin, Registry};
 use serde_json::json;
 
 use super::adapters;
+use super::export::{agree, finite};
 
-/// Logits after reading back may differ from those of the file by no more than this; in 32-bit floats they are equal.
-const TOLERANCE: f32 = 1e-4;
-/// What both are run on.
+/// What a model is run on, before it is written and when it is read back.
 pub const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
 
 /// What a user says about a model to be taken in.
@@ -169,21 +168,8 @@ pub fn check(copy: &Path, expected: Option<&Decoder>) -> Result<()> {
     tokens.extend(tokenizer.encode(PROBE)?);
     tokens.truncate(config.context());
     let batch = Batch::document(&tokens);
-    let found = logits(&decoder, &batch)?;
-    ensure!(found.iter().all(|x| x.is_finite()), "its weights give logits that are not numbers");
-    let Some(expected) = expected else { return Ok(()) };
-    let expected = logits(expected, &batch)?;
-    let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    ensure!(
-        expected.len() == found.len() && worst <= TOLERANCE,
-        "read back, its logits differ from those of the file by {worst}"
-    );
-    Ok(())
-}
-
-fn logits(decoder: &Decoder, batch: &Batch) -> Result<Vec<f32>> {
-    let logits = decoder.logits(batch).into_data().try_into_vec::<f32>();
-    logits.map_err(|error| anyhow::anyhow!("logits are not 32-bit floats: {error:?}"))
+    let found = finite(decoder.logits(&batch))?;
+    expected.map_or(Ok(()), |expected| agree(&finite(expected.logits(&batch))?, &found))
 }
 
 /// The tokenizer in a GGUF file.

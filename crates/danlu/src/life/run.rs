@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::curves;
 use super::export::Export;
-use super::kinds::{DataRecord, Kind, Prepared, each};
+use super::kinds::{DataRecord, Kind, Prepared};
 use crate::interrupt;
 use crate::views::{Curves, Watcher, picture, run::Kind as View};
 
@@ -138,11 +138,7 @@ fn prediction_of(home: &Path, plan: &Plan) -> (Prediction, Machine) {
 ///
 /// # Errors
 /// The trainer's, or those of the export; checkpoints are kept.
-pub fn execute(home: &Path, prepared: &Prepared, view: View) -> Result<Done> {
-    each!(prepared, kind => train_and_keep(home, kind, view))
-}
-
-fn train_and_keep(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
+pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let plan = kind.plan();
     let name = &plan.recipe.name;
     let dir = folder(home, name);

@@ -1,6 +1,3 @@
-use std::io::{BufRead, IsTerminal, Write};
-use std::ops::ControlFlow;
-
 use anyhow::{Context as _, anyhow};
 use danlu_data::chat::{Encoder, Message, Template};
 use danlu_engine::Generator;
@@ -39,19 +36,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     interrupt::install()?;
     println!("{}", views::dim(HELP));
     let mut talk = Talk { encoder, generator, system: args.system, messages: vec![], sampling: args.sampling };
-    let mut line = String::new();
-    loop {
-        print!("{} ", views::bold(">"));
-        std::io::stdout().flush()?;
-        line.clear();
-        if std::io::stdin().lock().read_line(&mut line)? == 0 {
-            println!();
-            return Ok(());
-        }
-        interrupt::clear();
-        talk.take(line.trim());
-        interrupt::clear();
-    }
+    generate::each_line(|line| talk.take(line.trim()))
 }
 
 /// A conversation.
@@ -86,20 +71,12 @@ impl Talk {
         let system = self.system.iter().map(|text| Message::system(text.as_str()));
         let messages: Vec<Message> = system.chain(self.messages.iter().cloned()).collect();
         let prompt = self.encoder.prompt(&messages, &[])?;
-        let mut out = std::io::stdout();
         let mut answer = String::new();
         let finish = self.generator.generate_from(&prompt, &generate::sampling(&self.sampling), |piece| {
             answer.push_str(piece);
-            if interrupt::requested() || write!(out, "{piece}").and_then(|()| out.flush()).is_err() {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
+            generate::write(piece)
         });
-        let finish = finish.context("/reset begins anew, if the conversation has become too long")?;
-        println!();
-        if std::io::stderr().is_terminal() {
-            eprintln!("{}", views::dim(&generate::speed(&finish)));
-        }
+        generate::end(&finish.context("/reset begins anew, if the conversation has become too long")?);
         self.messages.push(Message::assistant(answer));
         Ok(())
     }

@@ -133,23 +133,25 @@ fn fresh_seed() -> u64 {
 
 /// Writes the text as it comes, then how fast it came.
 pub fn stream(generator: &Generator, prompt: &str, args: &SamplingArgs) -> Result<()> {
-    let mut out = std::io::stdout();
-    let finish = generator.generate(prompt, &sampling(args), |piece| {
-        // A reader that closed the pipe has seen enough.
-        if interrupt::requested() || write!(out, "{piece}").and_then(|()| out.flush()).is_err() {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    })?;
-    println!();
-    if std::io::stderr().is_terminal() {
-        eprintln!("{}", views::dim(&speed(&finish)));
-    }
+    end(&generator.generate(prompt, &sampling(args), write)?);
     Ok(())
 }
 
-/// How fast it went, and why it ended.
-pub fn speed(finish: &Finish) -> String {
+/// Prints a piece of a text, unless somebody has had enough of it: by Ctrl-C, or by closing the pipe.
+pub fn write(piece: &str) -> ControlFlow<()> {
+    let mut out = std::io::stdout();
+    if interrupt::requested() || write!(out, "{piece}").and_then(|()| out.flush()).is_err() {
+        return ControlFlow::Break(());
+    }
+    ControlFlow::Continue(())
+}
+
+/// Ends a text that was printed: how fast it went, and why it ended.
+pub fn end(finish: &Finish) {
+    println!();
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
     let why = match &finish.reason {
         Reason::EndOfText => "the model ended the text",
         Reason::StopString(_) => "a stop string came up",
@@ -157,7 +159,7 @@ pub fn speed(finish: &Finish) -> String {
         Reason::Context => "the model's context is full",
         Reason::Cancelled => "stopped",
     };
-    format!("{} tokens, {:.0} tokens/s, {why}", finish.tokens, finish.tokens_per_second)
+    eprintln!("{}", views::dim(&format!("{} tokens, {:.0} tokens/s, {why}", finish.tokens, finish.tokens_per_second)));
 }
 
 fn json(generator: &Generator, prompt: &str, args: &SamplingArgs) -> Outcome {
@@ -177,6 +179,19 @@ fn json(generator: &Generator, prompt: &str, args: &SamplingArgs) -> Outcome {
 /// Asks for a text, goes on with it, asks again. Ctrl-C stops the text being written, Ctrl-D leaves.
 pub fn prompt(generator: &Generator, args: &SamplingArgs) -> Outcome {
     println!("{}", views::dim("Write the beginning of a text; the model goes on with it. Ctrl-C stops it, Ctrl-D leaves."));
+    each_line(|text| {
+        if text.is_empty() {
+            return;
+        }
+        print!("{text}");
+        if let Err(error) = stream(generator, text, args) {
+            views::error(&error);
+        }
+    })
+}
+
+/// Asks for a line at a time and gives it to `take`, until Ctrl-D. A Ctrl-C is for what `take` does with one line alone.
+pub fn each_line(mut take: impl FnMut(&str)) -> Outcome {
     let mut line = String::new();
     loop {
         print!("{} ", views::bold(">"));
@@ -186,15 +201,8 @@ pub fn prompt(generator: &Generator, args: &SamplingArgs) -> Outcome {
             println!();
             return Ok(());
         }
-        let text = line.trim_end_matches(['\r', '\n']);
-        if text.is_empty() {
-            continue;
-        }
         interrupt::clear();
-        print!("{text}");
-        if let Err(error) = stream(generator, text, args) {
-            views::error(&error);
-        }
+        take(line.trim_end_matches(['\r', '\n']));
         interrupt::clear();
     }
 }

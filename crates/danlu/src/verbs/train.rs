@@ -85,7 +85,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 
 /// Runs it; a run that was stopped ends the program with the way to go on.
 pub fn execute(context: &Context, prepared: &Prepared, view: Kind, again: &str) -> Outcome<run::Done> {
-    let done = run::execute(&context.home, prepared, view).map_err(|error| {
+    let done = prepared.execute(&context.home, view).map_err(|error| {
         let folder = run::folder(&context.home, &prepared.plan().recipe.name);
         error.context(format!("the run stopped; its checkpoints are in {}", folder.join("checkpoints").display()))
     })?;

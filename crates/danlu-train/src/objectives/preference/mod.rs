@@ -4,13 +4,14 @@ mod losses;
 mod measure;
 mod packed;
 mod reference;
+mod rows;
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use burn::module::Module;
 use burn::tensor::Tensor;
-use danlu_data::preference::{Answer, EncodedJudged, EncodedPair};
+use danlu_data::preference::Answer;
 use danlu_data::sampler::shuffled;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Generator, Sampling};
@@ -21,6 +22,8 @@ pub use losses::{Answers, bradley_terry, judged, pairs};
 pub use measure::PREFERENCE_ACCURACY;
 pub use packed::Packed;
 use reference::Reference;
+pub use rows::Preferences;
+pub(super) use rows::shown;
 
 use super::{Loss, Objective, Report, Sample, Shown};
 use crate::auto::Plan;
@@ -28,77 +31,6 @@ use crate::recipe::{PreferenceLoss, PreferenceSpec, SampleSpec};
 
 /// Held-out prompts that samples answer.
 const PROMPTS: usize = 3;
-
-/// Encoded preferences of one kind.
-#[derive(Debug, Clone)]
-pub enum Preferences {
-    Pairs(Vec<EncodedPair>),
-    Judged(Vec<EncodedJudged>),
-}
-
-impl Preferences {
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Pairs(pairs) => pairs.len(),
-            Self::Judged(judged) => judged.len(),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Of a pair the chosen answer and the rejected one.
-    fn answers(&self, row: usize) -> Vec<&Answer> {
-        match self {
-            Self::Pairs(pairs) => vec![&pairs[row].chosen, &pairs[row].rejected],
-            Self::Judged(judged) => vec![&judged[row].answer],
-        }
-    }
-
-    /// Tokens that go through the model for a row.
-    fn tokens(&self, row: usize) -> usize {
-        self.answers(row).iter().map(|answer| answer.ids.len() - 1).sum()
-    }
-
-    /// The tokens of the first row's first answer, its prompt included.
-    pub fn first(&self) -> Option<&[u32]> {
-        (!self.is_empty()).then(|| &self.answers(0)[0].ids[..])
-    }
-
-    /// That the loss can learn from these, `rows` at a time, and be measured on `held_out`.
-    ///
-    /// # Errors
-    /// When they are of another kind than the loss learns from, or there are none.
-    pub fn check(&self, held_out: &Preferences, loss: PreferenceLoss, rows: usize) -> Result<()> {
-        ensure!(!self.is_empty(), "there is no preference to learn from");
-        ensure!(!held_out.is_empty(), "no preference is held out to measure with; raise `data.held_out` or give more");
-        match (self, loss) {
-            (Self::Judged(judged), PreferenceLoss::Kto) => {
-                let good = judged.iter().filter(|one| one.good).count();
-                ensure!(
-                    good > 0 && good < judged.len(),
-                    "all {} answers are judged {}; kto learns from good and bad ones",
-                    judged.len(),
-                    if good > 0 { "good" } else { "bad" }
-                );
-                ensure!(rows > 1, "kto compares the answers of an update with each other; set `batch.examples` to 2 or more");
-            }
-            (Self::Judged(_), loss) => bail!(
-                "`preference.loss` is \"{}\", which learns from pairs, and the data has single answers; use \"kto\"",
-                loss.name()
-            ),
-            (Self::Pairs(_), PreferenceLoss::Kto) => bail!("kto learns from judged answers; a pair is two of them"),
-            (Self::Pairs(_), _) => {}
-        }
-        Ok(())
-    }
-
-    /// Tokens of all rows.
-    pub fn all_tokens(&self) -> u64 {
-        (0..self.len()).map(|row| self.tokens(row) as u64).sum()
-    }
-}
 
 /// The objective of dpo and its relatives.
 pub struct Preference {
@@ -232,7 +164,7 @@ impl Preference {
     }
 }
 
-fn numbers(x: Tensor<1>) -> Vec<f64> {
+pub(super) fn numbers(x: Tensor<1>) -> Vec<f64> {
     x.inner().into_data().iter::<f64>().collect()
 }
 
@@ -279,7 +211,7 @@ impl Objective for Preference {
     }
 
     fn show(&self, batch: &PreferenceBatch) -> Result<Shown> {
-        shown(&self.tokenizer, self.train.answers(batch.rows[0]))
+        shown(&self.tokenizer, self.train.answers(batch.rows[0]), |answer, i| i >= answer.prompt)
     }
 
     fn held_out_tokens(&self) -> u64 {
@@ -312,17 +244,4 @@ impl Objective for Preference {
         };
         (0..count).map(one).collect::<Result<_>>().context("a sample could not be written")
     }
-}
-
-/// Answers as the model sees them, one after the other; a prompt carries no loss.
-pub(crate) fn shown(tokenizer: &Tokenizer, answers: Vec<&Answer>) -> Result<Shown> {
-    let mut shown = Shown { text: String::new(), tokens: vec![], starts: vec![] };
-    for answer in answers {
-        shown.starts.push(shown.tokens.len());
-        shown.text.push_str(&tokenizer.decode(&answer.ids)?);
-        for (i, &id) in answer.ids.iter().enumerate() {
-            shown.tokens.push((id, tokenizer.decode(&[id])?, i >= answer.prompt));
-        }
-    }
-    Ok(shown)
 }

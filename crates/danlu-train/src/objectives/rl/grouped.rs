@@ -10,7 +10,8 @@ use danlu_models::Decoder;
 
 use super::answers::{Drawn, Row, log_probs, pieces};
 use super::losses::{Known, Ratio, clipped, divergence, numbers};
-use super::{Game, Learner, Place, advantage};
+use super::piece::Piece;
+use super::{Game, Learner, advantage};
 use crate::objectives::{Loss, Objective, Report, Sample, Shown};
 use crate::recipe::{LossAverage, ObjectiveKind, RatioOf};
 
@@ -22,23 +23,8 @@ pub struct Grouped {
     start: Option<Decoder>,
 }
 
-/// A piece of an update: before its answers are drawn, and after.
-pub enum GroupedBatch {
-    Asked(Place),
-    Answered(Box<Answered>),
-}
-
-/// Answers and what is known of them.
-pub struct Answered {
-    row: Row,
-    pub known: Known,
-    /// Log-probabilities as the answers were drawn.
-    drawn: Vec<f32>,
-    /// As the trainer computes them before the weights move: kept by the first pass over the piece.
-    old: OnceLock<Vec<f32>>,
-    /// By what the mean over this piece's tokens is the piece's share of the update's loss.
-    scale: f64,
-}
+/// Log-probabilities as the trainer computes them before the weights move: kept by the first pass over the piece.
+type Old = OnceLock<Vec<f32>>;
 
 impl Learner for Grouped {
     fn new(game: Game, kind: ObjectiveKind, start: Option<Decoder>) -> Result<Self> {
@@ -103,7 +89,7 @@ impl Grouped {
     }
 
     /// The pieces that answers are learned from.
-    pub fn answered(&self, drawn: &[Drawn]) -> (Vec<GroupedBatch>, Report) {
+    pub fn answered(&self, drawn: &[Drawn]) -> (Vec<Piece<Old>>, Report) {
         let all: Vec<&Drawn> = drawn.iter().collect();
         let start = self.start.as_ref().map(|start| log_probs(start, &all, self.game.piece)).unwrap_or_default();
         let kl: Vec<f64> = drawn.iter().zip(&start).map(|(one, start)| kl_of(&one.log_probs, start)).collect();
@@ -122,11 +108,8 @@ impl Grouped {
             };
             let (weights, advantages) = (even(&weights), even(&advantages));
             let start = if self.diverges() { row.spread(indices.iter().map(|&i| &start[i][..])) } else { vec![] };
-            let log_probs = row.spread(answers.iter().map(|one| &one.log_probs[..]));
-            let tokens: usize = answers.iter().map(|one| one.answer_len()).sum();
             let known = Known { weights, advantages, start, spans: row.spans.clone() };
-            let scale = total as f64 / tokens as f64;
-            GroupedBatch::Answered(Box::new(Answered { row, known, drawn: log_probs, old: OnceLock::new(), scale }))
+            Piece::new(answers, row, known, total, Old::new())
         });
         let mut report = self.game.report(drawn);
         if self.start.is_some() {
@@ -143,24 +126,17 @@ pub(super) fn kl_of(now: &[f32], start: &[f32]) -> f64 {
     now.iter().zip(start).map(|(&now, &start)| f64::from(now) - f64::from(start)).sum()
 }
 
-/// How far the trainer's log-probabilities are from those that answers were drawn with: the mean and the largest difference.
-pub(super) fn gap(drawn: &[f32], trained: &[f32], carrying: usize) -> Report {
-    let apart = drawn.iter().zip(trained).map(|(a, b)| f64::from((a - b).abs()));
-    let (sum, largest) = apart.fold((0.0, 0.0), |(sum, largest): (f64, f64), gap| (sum + gap, largest.max(gap)));
-    vec![("gap", sum / carrying.max(1) as f64), ("gap_largest", largest)]
-}
-
 impl Objective for Grouped {
     type Model = Decoder;
-    type Batch = GroupedBatch;
+    type Batch = Piece<Old>;
 
-    fn batch(&self, position: u64) -> Result<GroupedBatch> {
-        Ok(GroupedBatch::Asked(Place { position }))
+    fn batch(&self, position: u64) -> Result<Piece<Old>> {
+        Ok(Piece::Asked(position))
     }
 
-    fn rollout(&self, model: &Decoder, pieces: Vec<GroupedBatch>, step: u64) -> Result<(Vec<GroupedBatch>, Report)> {
-        let Some(GroupedBatch::Asked(place)) = pieces.first() else { return Ok((pieces, vec![])) };
-        let drawn = self.game.draw(&model.valid(), place.position, step)?;
+    fn rollout(&self, model: &Decoder, pieces: Vec<Piece<Old>>, step: u64) -> Result<(Vec<Piece<Old>>, Report)> {
+        let Some(Piece::Asked(position)) = pieces.first() else { return Ok((pieces, vec![])) };
+        let drawn = self.game.draw(&model.valid(), *position, step)?;
         Ok(self.answered(&drawn))
     }
 
@@ -168,33 +144,28 @@ impl Objective for Grouped {
         self.game.spec.updates(self.kind)
     }
 
-    fn targets(&self, batch: &GroupedBatch) -> usize {
-        match batch {
-            GroupedBatch::Asked(_) => self.game.micro_rows,
-            GroupedBatch::Answered(answered) => answered.row.spans.iter().map(ExactSizeIterator::len).sum(),
-        }
+    fn targets(&self, batch: &Piece<Old>) -> usize {
+        self.game.targets(batch)
     }
 
-    fn loss(&self, model: &Decoder, batch: &GroupedBatch) -> Loss {
-        let GroupedBatch::Answered(answered) = batch else { unreachable!("an update's answers are drawn before its loss") };
-        let Answered { row, known, drawn, old, scale } = &**answered;
-        let policy = model.log_probs(&row.batch, self.game.recompute);
-        let old = old.get_or_init(|| numbers(policy.clone()));
-        let (mut value, mut report) = clipped(policy.clone(), old, known, self.ratio(), self.game.spec.bounds());
+    fn loss(&self, model: &Decoder, batch: &Piece<Old>) -> Loss {
+        let one = batch.answered();
+        let policy = model.log_probs(&one.row.batch, self.game.recompute);
+        let old = one.more.get_or_init(|| numbers(policy.clone()));
+        let (mut value, mut report) = clipped(policy.clone(), old, &one.known, self.ratio(), self.game.spec.bounds());
         if self.diverges() {
-            value = value + divergence(policy, known) * self.game.spec.kl;
+            value = value + divergence(policy, &one.known) * self.game.spec.kl;
         }
-        report.extend(gap(drawn, old, self.targets(batch)));
-        Loss { value: value * *scale, report }
+        report.extend(one.gap(old));
+        Loss { value: value * one.scale, report }
     }
 
     fn masks(&self) -> bool {
         true
     }
 
-    fn show(&self, batch: &GroupedBatch) -> Result<Shown> {
-        let GroupedBatch::Asked(place) = batch else { anyhow::bail!("answers are shown as samples") };
-        self.game.show(*place)
+    fn show(&self, batch: &Piece<Old>) -> Result<Shown> {
+        self.game.show(batch)
     }
 
     fn held_out_tokens(&self) -> u64 {

@@ -6,11 +6,12 @@ mod answers;
 mod grouped;
 mod judge;
 mod losses;
+mod piece;
 mod ppo;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use danlu_data::sampler::shuffled;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Rollout, Sampling};
@@ -20,10 +21,11 @@ use danlu_rewards::Rewards;
 
 pub use advantage::{gae, grouped, leave_one_out, whiten};
 pub use answers::Drawn;
-pub use grouped::{Grouped, GroupedBatch};
+pub use grouped::Grouped;
 pub use judge::{Judge, Question};
 pub use losses::{Known, Ratio, clipped, divergence, value};
-pub use ppo::{ActorCritic, KlControl, Ppo, PpoBatch};
+pub use piece::Piece;
+pub use ppo::{ActorCritic, KlControl, Ppo};
 
 use super::{Objective, Report, Sample, Shown};
 use crate::auto::{Examples, Plan, resolve_examples};
@@ -89,12 +91,6 @@ pub struct Game {
     /// Tokens that go through the model at once.
     piece: usize,
     recompute: bool,
-}
-
-/// A piece of an update before it is drawn: which of its answers these are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    position: u64,
 }
 
 impl Game {
@@ -185,14 +181,22 @@ impl Game {
     }
 
     /// A question as the model sees it, with a mark where its answer, which is not written yet, will carry loss.
-    fn show(&self, place: Place) -> Result<Shown> {
-        let question = self.question(place.position / self.spec.samples as u64);
+    fn show<K>(&self, piece: &Piece<K>) -> Result<Shown> {
+        let Piece::Asked(position) = piece else { bail!("answers are shown as samples") };
+        let question = self.question(position / self.spec.samples as u64);
         let tokenizer = &self.judge.tokenizer;
         let token = |&id: &u32| Ok((id, tokenizer.decode(&[id])?, false));
         let mut tokens = question.ids.iter().map(token).collect::<Result<Vec<_>>>()?;
         let end = self.judge.ends.first().copied().unwrap_or_else(|| tokenizer.end_of_text());
         tokens.push((end, "⟨what the model answers⟩".into(), true));
         Ok(Shown { text: tokenizer.decode(&question.ids)? + "⟨what the model answers⟩", tokens, starts: vec![0] })
+    }
+
+    fn targets<K>(&self, piece: &Piece<K>) -> usize {
+        match piece {
+            Piece::Asked(_) => self.micro_rows,
+            Piece::Answered(answered) => answered.tokens(),
+        }
     }
 
     fn held_out_tokens(&self) -> u64 {

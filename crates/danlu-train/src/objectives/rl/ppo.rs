@@ -10,9 +10,10 @@ use danlu_eval::Measure;
 use danlu_models::{Batch, Decoder};
 
 use super::answers::{Drawn, Row, log_probs, pieces};
-use super::grouped::{gap, kl_of};
+use super::grouped::kl_of;
 use super::losses::{Known, Ratio, clipped, numbers, value};
-use super::{Game, Learner, Place, advantage};
+use super::piece::Piece;
+use super::{Game, Learner, advantage};
 use crate::objectives::{Loss, Objective, Report, Sample, Shown};
 use crate::recipe::{ObjectiveKind, RlSpec};
 
@@ -91,24 +92,11 @@ pub struct Ppo {
     control: Mutex<KlControl>,
 }
 
-/// A piece of an update: before its answers are drawn, and after.
-pub enum PpoBatch {
-    Asked(Place),
-    Answered(Box<Answered>),
-}
-
-/// Answers and what is known of them.
-pub struct Answered {
-    row: Row,
-    pub known: Known,
-    /// Log-probabilities as the answers were drawn, and as the trainer computes them before the weights move.
-    drawn: Vec<f32>,
-    old: Vec<f32>,
-    /// Values before the weights move, and what came out.
+/// What the trainer makes of each token of a piece before the weights move, and what came out.
+pub struct Seen {
+    log_probs: Vec<f32>,
     values: Vec<f32>,
     returns: Vec<f32>,
-    /// By what the mean over this piece's tokens is the piece's share of the update's loss.
-    scale: f64,
 }
 
 impl Learner for Ppo {
@@ -148,7 +136,7 @@ impl Ppo {
     }
 
     /// The pieces that answers are learned from. `model` has no autodiff.
-    pub fn answered(&self, model: &ActorCritic, drawn: &[Drawn]) -> (Vec<PpoBatch>, Report) {
+    pub fn answered(&self, model: &ActorCritic, drawn: &[Drawn]) -> (Vec<Piece<Seen>>, Report) {
         let (game, spec) = (&self.game, &self.game.spec);
         let counts: Vec<&Drawn> = drawn.iter().filter(|one| one.ended || !spec.skip_truncated).collect();
         let seen = self.seen(model, &counts);
@@ -173,25 +161,18 @@ impl Ppo {
         let spans = advantage::spans(counts.iter().map(|one| one.answer_len()));
 
         let made = pieces(&counts, game.piece).into_iter().map(|piece| {
-            let row = Row::new(&counts[piece.clone()]);
+            let answers = &counts[piece.clone()];
+            let row = Row::new(answers);
             let of = |numbers: &[f32]| row.spread(spans[piece.clone()].iter().map(|span| &numbers[span.clone()]));
             let side = |which: usize| row.spread(seen[piece.clone()].iter().map(|both| &both[which][..]));
-            let tokens: usize = row.spans.iter().map(ExactSizeIterator::len).sum();
             let known = Known {
                 weights: of(&vec![1.0 / total as f32; total]),
                 advantages: of(&advantages),
                 start: vec![],
                 spans: row.spans.clone(),
             };
-            PpoBatch::Answered(Box::new(Answered {
-                drawn: row.spread(counts[piece.clone()].iter().map(|one| &one.log_probs[..])),
-                old: side(0),
-                values: side(1),
-                returns: of(&returns),
-                known,
-                scale: total as f64 / tokens as f64,
-                row,
-            }))
+            let seen = Seen { log_probs: side(0), values: side(1), returns: of(&returns) };
+            Piece::new(answers, row, known, total, seen)
         });
         let made = made.collect();
         let mut report = game.report(drawn);
@@ -210,16 +191,16 @@ impl Ppo {
 
 impl Objective for Ppo {
     type Model = ActorCritic;
-    type Batch = PpoBatch;
+    type Batch = Piece<Seen>;
 
-    fn batch(&self, position: u64) -> Result<PpoBatch> {
-        Ok(PpoBatch::Asked(Place { position }))
+    fn batch(&self, position: u64) -> Result<Piece<Seen>> {
+        Ok(Piece::Asked(position))
     }
 
-    fn rollout(&self, model: &ActorCritic, pieces: Vec<PpoBatch>, step: u64) -> Result<(Vec<PpoBatch>, Report)> {
-        let Some(PpoBatch::Asked(place)) = pieces.first() else { return Ok((pieces, vec![])) };
+    fn rollout(&self, model: &ActorCritic, pieces: Vec<Piece<Seen>>, step: u64) -> Result<(Vec<Piece<Seen>>, Report)> {
+        let Some(Piece::Asked(position)) = pieces.first() else { return Ok((pieces, vec![])) };
         let model = model.valid();
-        let drawn = self.game.draw(&model.decoder, place.position, step)?;
+        let drawn = self.game.draw(&model.decoder, *position, step)?;
         Ok(self.answered(&model, &drawn))
     }
 
@@ -237,22 +218,19 @@ impl Objective for Ppo {
         Ok(())
     }
 
-    fn targets(&self, batch: &PpoBatch) -> usize {
-        match batch {
-            PpoBatch::Asked(_) => self.game.micro_rows,
-            PpoBatch::Answered(answered) => answered.row.spans.iter().map(ExactSizeIterator::len).sum(),
-        }
+    fn targets(&self, batch: &Piece<Seen>) -> usize {
+        self.game.targets(batch)
     }
 
-    fn loss(&self, model: &ActorCritic, batch: &PpoBatch) -> Loss {
-        let PpoBatch::Answered(answered) = batch else { unreachable!("an update's answers are drawn before its loss") };
-        let (one, spec) = (&**answered, &self.game.spec);
+    fn loss(&self, model: &ActorCritic, batch: &Piece<Seen>) -> Loss {
+        let (one, spec) = (batch.answered(), &self.game.spec);
+        let Seen { log_probs: old, values: before, returns } = &one.more;
         let [policy, values] = model.log_probs_and_values(&one.row.batch, self.game.recompute);
-        let (actor, mut report) = clipped(policy, &one.old, &one.known, Ratio::Token, spec.bounds());
-        let (critic, held) = value(values, &one.values, &one.returns, &one.known.weights, spec.value_clip);
+        let (actor, mut report) = clipped(policy, old, &one.known, Ratio::Token, spec.bounds());
+        let (critic, held) = value(values, before, returns, &one.known.weights, spec.value_clip);
         let of = |x: &Tensor<1>| f64::from(numbers(x.clone())[0]) * one.scale;
         report.extend([("policy_loss", of(&actor)), ("value_loss", of(&critic)), ("value_clipped", held)]);
-        report.extend(gap(&one.drawn, &one.old, self.targets(batch)));
+        report.extend(one.gap(old));
         Loss { value: (actor + critic * spec.value_weight) * one.scale, report }
     }
 
@@ -260,9 +238,8 @@ impl Objective for Ppo {
         true
     }
 
-    fn show(&self, batch: &PpoBatch) -> Result<Shown> {
-        let PpoBatch::Asked(place) = batch else { anyhow::bail!("answers are shown as samples") };
-        self.game.show(*place)
+    fn show(&self, batch: &Piece<Seen>) -> Result<Shown> {
+        self.game.show(batch)
     }
 
     fn held_out_tokens(&self) -> u64 {

@@ -13,10 +13,7 @@ use danlu_train::{MaskedLm, Plan, Recipe, Summary, auto};
 
 use super::pretrain::Corpora;
 use super::{Curve, DataRecord, Kind};
-use crate::life::export::Export;
-
-/// Tokens of held-out text on which the exported model is compared.
-const PROBE: usize = 64;
+use crate::life::export::{Export, PROBE, agree, finite};
 
 /// An encoder that learns masked words of documents, from initial weights or going on from a model.
 pub struct Masked {
@@ -49,10 +46,7 @@ impl Masked {
         let mut tokens = self.corpora.probe()?;
         tokens.truncate(PROBE.min(model.context()));
         let segments = Segments::rows(1, tokens.len());
-        let logits = model.masked_logits(model.hidden(&tokens.into(), None, &segments, false)).into_data().try_into_vec::<f32>();
-        let logits = logits.map_err(|error| anyhow::anyhow!("logits are not 32-bit floats: {error:?}"))?;
-        ensure!(logits.iter().all(|x| x.is_finite()), "the model gives logits that are not numbers");
-        Ok(logits)
+        finite(model.masked_logits(model.hidden(&tokens.into(), None, &segments, false)))
     }
 }
 
@@ -111,13 +105,7 @@ impl Kind for Masked {
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load_bert(copy, &Device::flex()).context("it does not load")?;
-            let found = self.probe(&read)?;
-            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(
-                found.len() == expected.len() && worst <= 1e-4,
-                "read back, its logits differ from those in memory by {worst}"
-            );
-            Ok(())
+            agree(&expected, &self.probe(&read)?)
         };
         export.folder(self, summary, write, check)
     }

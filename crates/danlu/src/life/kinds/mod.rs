@@ -14,6 +14,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::tensor::Device;
 use danlu_data::Progress;
+use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_registry::ModelId;
 use danlu_train::recipe::{DistillOn, ObjectiveKind, Way};
@@ -30,6 +31,8 @@ pub use rl::Asked;
 pub use sft::Tune;
 
 use super::export::Export;
+use super::run::{self, Done};
+use crate::views::run::Kind as View;
 
 /// A recipe with everything in place to begin, or to go on.
 pub trait Kind {
@@ -50,11 +53,21 @@ pub trait Kind {
     /// What the run is trained on, for its record and its lineage.
     fn data(&self) -> Vec<DataRecord>;
 
-    /// Changes with anything that changes a batch: data, weights, tokenizer, template.
-    fn identity(&self) -> String;
-
     /// Of the run's tokens, where it has any.
     fn tokenizer(&self) -> Option<&Tokenizer>;
+
+    /// What conversations are written by, where it reads any.
+    fn template(&self) -> Option<&Template> {
+        None
+    }
+
+    /// Changes with anything that changes a batch: data, weights, tokenizer, template.
+    fn identity(&self) -> String {
+        let tokenizer = self.tokenizer().map_or("", Tokenizer::hash);
+        let template = self.template().map_or_else(|| "plain".to_owned(), Template::hash);
+        let data: Vec<String> = self.data().into_iter().map(|data| data.manifest_hash).collect();
+        danlu_files::hash_bytes(format!("{tokenizer} {template} {}", data.join(" ")).as_bytes())
+    }
 
     /// Which number of the training steps stands beside the held-out measure.
     fn curve(&self) -> Curve;
@@ -86,68 +99,50 @@ pub struct DataRecord {
     pub manifest_hash: String,
 }
 
-/// Any kind.
-pub enum Prepared {
-    Pretrain(Box<Pretrain>),
-    Masked(Box<Masked>),
-    Tune(Box<Tune>),
-    Label(Box<Labeller>),
-    Prefer(Box<Prefer>),
-    Judge(Box<Judge>),
-    DistillText(Box<Distill<Pretrain>>),
-    DistillTalks(Box<Distill<Tune>>),
-    Compare(Box<Asked<Grouped>>),
-    Expect(Box<Asked<Ppo>>),
-}
+/// Makes [`Prepared`] of a list of kinds: what is asked of any of them, without their types.
+macro_rules! kinds {
+    ($($name:ident($kind:ty),)*) => {
+        /// Any kind.
+        pub enum Prepared {
+            $($name(Box<$kind>),)*
+        }
 
-/// Evaluates an expression with the kind that is there.
-macro_rules! each {
-    ($prepared:expr, $kind:ident => $body:expr) => {
-        match $prepared {
-            $crate::life::kinds::Prepared::Pretrain(boxed) => {
-                let $kind = &**boxed;
-                $body
+        impl Prepared {
+            pub fn plan(&self) -> &Plan {
+                match self { $(Self::$name(kind) => kind.plan(),)* }
             }
-            $crate::life::kinds::Prepared::Masked(boxed) => {
-                let $kind = &**boxed;
-                $body
+
+            pub fn data(&self) -> Vec<DataRecord> {
+                match self { $(Self::$name(kind) => kind.data(),)* }
             }
-            $crate::life::kinds::Prepared::Tune(boxed) => {
-                let $kind = &**boxed;
-                $body
+
+            pub fn tokenizer(&self) -> Option<&Tokenizer> {
+                match self { $(Self::$name(kind) => kind.tokenizer(),)* }
             }
-            $crate::life::kinds::Prepared::Label(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Prefer(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Judge(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::DistillText(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::DistillTalks(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Compare(boxed) => {
-                let $kind = &**boxed;
-                $body
-            }
-            $crate::life::kinds::Prepared::Expect(boxed) => {
-                let $kind = &**boxed;
-                $body
+
+            /// Trains it and keeps what came of it; see [`run::execute`].
+            ///
+            /// # Errors
+            /// As [`run::execute`].
+            pub fn execute(&self, home: &Path, view: View) -> Result<Done> {
+                match self { $(Self::$name(kind) => run::execute(home, &**kind, view),)* }
             }
         }
     };
 }
-pub(crate) use each;
+
+kinds! {
+    Pretrain(Pretrain),
+    Masked(Masked),
+    Tune(Tune),
+    Label(Labeller),
+    Prefer(Prefer),
+    Judge(Judge),
+    DistillText(Distill<Pretrain>),
+    DistillTalks(Distill<Tune>),
+    Compare(Asked<Grouped>),
+    Expect(Asked<Ppo>),
+}
 
 impl Prepared {
     /// Makes the data of a recipe ready, trains a tokenizer where one is needed, and plans the run. With `run`, the folder of a run that was
@@ -181,17 +176,5 @@ impl Prepared {
             ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
             ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
         })
-    }
-
-    pub fn plan(&self) -> &Plan {
-        each!(self, kind => kind.plan())
-    }
-
-    pub fn data(&self) -> Vec<DataRecord> {
-        each!(self, kind => kind.data())
-    }
-
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        each!(self, kind => kind.tokenizer())
     }
 }

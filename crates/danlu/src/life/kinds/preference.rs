@@ -3,7 +3,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use danlu_data::Progress;
-use danlu_data::chat::Encoder;
+use danlu_data::chat::{Encoder, Template};
 use danlu_data::preference::{self, EncodedJudged, EncodedPair, Fitted, fit};
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Decoder, DecoderConfig, folder};
@@ -13,7 +13,7 @@ use danlu_train::objectives::preference::Preferences;
 use danlu_train::recipe::{OptimizerKind, PreferenceLoss};
 use danlu_train::{Examples, Outline, Plan, Preference, Recipe, Summary, initial_model};
 
-use super::sft::{answering, conversations, encoder};
+use super::sft::{SPLIT, answering, conversations, encoder};
 use super::{Curve, DataRecord, Kind};
 use crate::life::export::{Export, Made};
 
@@ -107,7 +107,8 @@ impl Found {
             all.extend(found.records);
         }
         let most = recipe.model.context.unwrap_or(CONTEXT);
-        let (share, seed) = (recipe.data.held_out, recipe.seed);
+        // Not by the run's seed: what one model of a line is measured on, no other of it may have learned from.
+        let (share, seed) = (recipe.data.held_out, SPLIT);
         let (train, held_out) = if judged {
             let judged = preference::judged(&all);
             let out = preference::held_out(judged.iter().map(|one| &one.prompt), share, seed);
@@ -132,13 +133,6 @@ impl Found {
         let tokens = self.train.all_tokens().div_ceil(count.max(1)) as usize;
         let examples = Examples { count, tokens, usual_batch: USUAL_BATCH };
         resolve_examples(recipe, outline, &examples, config.flops_per_token(tokens), danlu_ops::gemm_rate())
-    }
-
-    /// Of the data, the tokenizer and the template.
-    pub fn identity(&self, encoder: &Encoder) -> String {
-        let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
-        let text = format!("{} {} {}", encoder.tokenizer().hash(), encoder.template().hash(), data.join(" "));
-        danlu_files::hash_bytes(text.as_bytes())
     }
 }
 
@@ -186,12 +180,12 @@ impl Kind for Prefer {
         self.found.data.clone()
     }
 
-    fn identity(&self) -> String {
-        self.found.identity(&self.encoder)
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.encoder.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        Some(self.encoder.template())
     }
 
     fn curve(&self) -> Curve {
@@ -201,7 +195,7 @@ impl Kind for Prefer {
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let config = answering(&self.config, &self.encoder);
         let probe = self.found.held_out.first().context("there is no held-out preference to compare logits on")?;
-        let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
+        let (tokenizer, template) = (self.encoder.tokenizer(), self.template());
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
 }

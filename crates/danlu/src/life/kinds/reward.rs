@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::Progress;
-use danlu_data::chat::Encoder;
+use danlu_data::chat::{Encoder, Template};
 use danlu_data::preference::EncodedPair;
 use danlu_data::tokenizer::{PAD, Tokenizer};
 use danlu_models::{DecoderConfig, RewardModel, folder};
@@ -15,12 +15,10 @@ use danlu_train::{Outline, Plan, Recipe, Reward, Summary, initial_model};
 use super::preference::{Found, start};
 use super::sft::encoder;
 use super::{Curve, DataRecord, Kind};
-use crate::life::export::Export;
+use crate::life::export::{Export, agree};
 
 /// The head is new and learns from nothing, so more than what preferences need.
 const RATE: f64 = 2e-5;
-/// Scores after reading back may differ by no more than this; in 32-bit floats they are equal.
-const TOLERANCE: f32 = 1e-4;
 /// Held-out pairs that are scored again after reading back.
 const PROBES: usize = 4;
 
@@ -96,12 +94,12 @@ impl Kind for Judge {
         self.found.data.clone()
     }
 
-    fn identity(&self) -> String {
-        self.found.identity(&self.encoder)
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.encoder.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        Some(self.encoder.template())
     }
 
     fn curve(&self) -> Curve {
@@ -126,10 +124,7 @@ impl Kind for Judge {
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load_reward(copy, &Device::flex()).context("it does not load")?;
-            let found = read.score(&probes)?;
-            let worst = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            ensure!(worst <= TOLERANCE, "read back, its scores differ from those in memory by {worst}");
-            Ok(())
+            agree(&expected, &read.score(&probes)?)
         };
         export.folder(self, summary, write, check)
     }

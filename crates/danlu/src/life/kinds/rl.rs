@@ -117,7 +117,7 @@ impl<L: Learner> Asked<L> {
             println!("  code of answers is run: {}", holds()?);
         }
         let asked: Vec<_> = all.iter().map(|one| one.asked.clone()).collect();
-        let out = held_out(&asked, recipe.data.held_out, recipe.seed);
+        let out = held_out(&asked, recipe.data.held_out, sft::SPLIT);
         let (mut train, mut held_out, mut too_long) = (vec![], vec![], 0);
         for (prompt, out) in all.iter().zip(out) {
             let question = reader.question(prompt)?;
@@ -166,14 +166,12 @@ impl<L: Learner> Kind for Asked<L> {
         self.data.clone()
     }
 
-    fn identity(&self) -> String {
-        let template = self.reader.template().map_or_else(|| "plain".to_owned(), Template::hash);
-        let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
-        danlu_files::hash_bytes(format!("{} {template} {}", self.reader.tokenizer().hash(), data.join(" ")).as_bytes())
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.reader.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        self.reader.template()
     }
 
     fn curve(&self) -> Curve {

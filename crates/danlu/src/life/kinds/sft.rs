@@ -13,9 +13,10 @@ use danlu_train::{Facts, Plan, Recipe, Sft, Summary, auto, initial_model};
 use super::{Curve, DataRecord, Kind};
 use crate::life::export::{Export, Made};
 
-/// Decides which conversations are held out. It is the same for all runs, whatever their seeds, so that no model of a line is measured on
-/// what another was trained on.
+/// Decides what is held out of conversations, preferences, questions and labels. It is the same for all runs, whatever their seeds, so that
+/// runs of several seeds are measured on the same, and no model of a line on what another was trained on.
 pub const SPLIT: u64 = 0;
+
 /// Instruction tuning on conversations.
 pub struct Tune {
     data: Vec<DataRecord>,
@@ -241,14 +242,12 @@ impl Kind for Tune {
         self.data.clone()
     }
 
-    fn identity(&self) -> String {
-        let data: Vec<&str> = self.data.iter().map(|data| data.manifest_hash.as_str()).collect();
-        let text = format!("{} {} {}", self.encoder.tokenizer().hash(), self.encoder.template().hash(), data.join(" "));
-        danlu_files::hash_bytes(text.as_bytes())
-    }
-
     fn tokenizer(&self) -> Option<&Tokenizer> {
         Some(self.encoder.tokenizer())
+    }
+
+    fn template(&self) -> Option<&Template> {
+        Some(self.encoder.template())
     }
 
     /// The loss in bits per byte of answers, by the bytes of the held-out ones.
@@ -262,7 +261,7 @@ impl Kind for Tune {
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let probe = self.held_out.first().map_or(&[][..], |(_, one)| &one.ids);
         let config = answering(&self.config, &self.encoder);
-        let (tokenizer, template) = (self.encoder.tokenizer(), Some(self.encoder.template()));
+        let (tokenizer, template) = (self.encoder.tokenizer(), self.template());
         export.decoder(self, summary, &Made { decoder: model, config: &config, tokenizer, template, probe })
     }
 }

@@ -1,4 +1,46 @@
-use super::DataSpec;
+//! `[data]`: what the model reads.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the model reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSpec {
+    /// Names of the catalogue or of corpora already added, files, folders and globs.
+    pub sources: Vec<String>,
+    /// How often each source's documents are seen, relative to the others'. Empty: all alike.
+    pub weights: Vec<f64>,
+    /// Sources with sizes n have shares of the rows like n^(1/temperature), times their weights (Raffel 2020): 1 is by size, larger is more even.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub temperature: f64,
+    /// What the model knew before, read again among the sources so that it does not forget it; never measured on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replay: Vec<String>,
+    /// The share of the rows that are of `replay`.
+    #[schemars(range(min = 0.001, max = 0.9))]
+    pub replay_share: f64,
+    /// The day that chat templates are told, such as "2026-11-24". Automatic: the day the run begins, where a template asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+    /// The share of documents kept out of training to measure with, chosen by their hash.
+    #[schemars(range(min = 0.0005, max = 0.5))]
+    pub held_out: f64,
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        DataSpec {
+            sources: vec!["wiki-leads".into()],
+            weights: vec![],
+            temperature: 1.0,
+            replay: vec![],
+            replay_share: 0.1,
+            date: None,
+            held_out: 0.02,
+        }
+    }
+}
 
 impl DataSpec {
     /// The share of the rows that each source has, then each that is read again, by their sizes in tokens; the sum is 1.

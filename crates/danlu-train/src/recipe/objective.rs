@@ -1,0 +1,43 @@
+//! `[objective]`: what the model learns to do.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the loss is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveSpec {
+    /// What the model learns to do.
+    pub kind: ObjectiveKind,
+}
+
+/// A training objective.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectiveKind {
+    /// Predict the next token of every document.
+    #[default]
+    CausalLm,
+    /// Say which words stood where some were taken away, from both sides (Devlin 2018).
+    MaskedLm,
+    /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).
+    Sft,
+    /// Say which of several labels each text has.
+    Classify,
+    /// Say a number for each text.
+    Regression,
+    /// Say a tag for each word of a text.
+    TokenClassify,
+    /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
+    Preference,
+    /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).
+    Reward,
+    /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
+    Distill,
+    /// Answer questions so that the reward is higher than of other answers to the same question (Shao 2024).
+    Grpo,
+    /// The same with the mean of the other answers as the baseline, and whole answers as actions (Ahmadian 2024).
+    Rloo,
+    /// The same with a value head that says, token by token, what is to be expected (Schulman 2017; Ouyang 2022).
+    Ppo,
+}

@@ -1,0 +1,157 @@
+//! From what a recipe for labels says to the model that is trained, and how.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use danlu_data::labelled::Example;
+use danlu_data::tokenizer::Tokenizer;
+use danlu_models::{BackboneConfig, Classifier, HeadConfig, Task, adapter, folder};
+use danlu_train::objectives::classify::{ClassifyRow, is_new};
+use danlu_train::recipe::{AdapterKind, ObjectiveKind, OptimizerKind, Part, Pooling, Way};
+use danlu_train::{Examples, Facts, Outline, Plan, Recipe, auto, tune};
+
+/// Tokens that may go through the model at once.
+const LARGEST_PIECE: usize = 8192;
+/// Texts of an update, where the recipe does not say.
+const BATCH: usize = 32;
+
+/// What a way means, written into the sections it is made of, where the recipe does not say otherwise.
+pub fn by_way(recipe: &mut Recipe) -> Result<()> {
+    let way = recipe.classify.way;
+    if way.needs_model() {
+        ensure!(
+            recipe.model.from.is_some(),
+            "`classify.way` is {:?}, which starts from a model: give `model.from`, a registered model or a folder; \"scratch\" and \"linear\" need none",
+            way.name()
+        );
+    }
+    let frozen = recipe.adapter.kind != AdapterKind::None || recipe.tune.part != Part::All;
+    match way {
+        Way::FineTune | Way::Features => {}
+        Way::Transfer if recipe.tune.part == Part::All => recipe.tune.part = Part::Head,
+        Way::Transfer => {}
+        Way::Lora if recipe.adapter.kind == AdapterKind::None => recipe.adapter.kind = AdapterKind::Lora,
+        Way::Lora => {}
+        Way::Scratch | Way::Linear => {
+            ensure!(
+                !frozen,
+                "`classify.way` is {:?}, in which nothing is frozen; leave `[adapter]` and `tune.part` out",
+                way.name()
+            );
+        }
+    }
+    ensure!(
+        way == Way::Lora || recipe.adapter.kind == AdapterKind::None,
+        "`[adapter]` goes with `classify.way = \"lora\"`; it is {:?}",
+        way.name()
+    );
+    Ok(())
+}
+
+pub fn task(recipe: &Recipe) -> Task {
+    match recipe.objective.kind {
+        ObjectiveKind::Regression => Task::Number,
+        ObjectiveKind::TokenClassify => Task::Tags,
+        _ => Task::Classes,
+    }
+}
+
+pub fn pooling(recipe: &Recipe, config: Option<&BackboneConfig>) -> danlu_models::Pooling {
+    match (recipe.classify.pooling, config) {
+        (Some(Pooling::First), _) => danlu_models::Pooling::First,
+        (Some(Pooling::Last), _) => danlu_models::Pooling::Last,
+        (Some(Pooling::Mean), _) => danlu_models::Pooling::Mean,
+        (None, Some(BackboneConfig::Bert(_))) => danlu_models::Pooling::First,
+        (None, _) => danlu_models::Pooling::Last,
+    }
+}
+
+/// The configuration of the backbone. From scratch, a model that is named gives its shape, which is then the recipe's own.
+pub fn backbone(recipe: &mut Recipe, tokenizer: &Tokenizer, train: &[&Example]) -> Result<BackboneConfig> {
+    let config = match recipe.model.from.as_deref() {
+        Some(from) => folder::load_backbone_config(Path::new(from)).with_context(|| format!("`model.from` is {from:?}"))?,
+        None => {
+            let bytes: usize = train.iter().map(|example| example.text.len()).sum();
+            let facts = Facts {
+                vocabulary: tokenizer.vocab_size(),
+                // As many bytes to a token as English text has; near enough to choose a shape by.
+                train_tokens: (bytes as u64 / 4).max(2),
+                gemm_rate: danlu_ops::gemm_rate(),
+            };
+            auto::backbone(recipe, &facts)?
+        }
+    };
+    ensure!(
+        tokenizer.vocab_size() <= config.vocab_size(),
+        "the tokenizer has {} entries and the model room for {}; use the model's own tokenizer",
+        tokenizer.vocab_size(),
+        config.vocab_size()
+    );
+    auto::write_backbone(&mut recipe.model, &config);
+    if recipe.classify.way == Way::Scratch {
+        recipe.model.from = None;
+    }
+    Ok(config)
+}
+
+pub fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig, rows: &[ClassifyRow]) -> Result<Plan> {
+    let mut recipe = recipe.clone();
+    recipe.optimizer.kind = OptimizerKind::Adamw;
+    let hidden = config.map_or(1, BackboneConfig::hidden_size) as f64;
+    // What a model keeps its knowledge under: 5e-5 at the width of BERT's base, more in narrow ones. From nothing, as in pretraining.
+    let usual = match recipe.classify.way {
+        Way::Scratch => 1e-3 * (256.0 / hidden).sqrt(),
+        Way::Linear => recipe.features.rate.max(1e-9),
+        _ => recipe.adapter.rate(5e-5 * (768.0 / hidden)),
+    };
+    let rate = *recipe.optimizer.rate.get_or_insert(usual);
+    recipe.optimizer.embedding_rate.get_or_insert(rate);
+    recipe.classify.head_rate.get_or_insert((10.0 * rate).max(1e-3));
+    recipe.eval.tasks = vec![];
+    let tokens: u64 = rows.iter().map(ClassifyRow::cost).sum();
+    // Labels are few, and an interval on part of them is wider than it need be.
+    recipe.eval.final_tokens = recipe.eval.final_tokens.max(tokens);
+    let usual_tokens = (tokens / rows.len() as u64).max(1) as usize;
+
+    // One piece where it is not large, so that an update has as many texts whatever their length.
+    let whole = recipe.batch.examples.unwrap_or(BATCH) * usual_tokens;
+    if whole <= LARGEST_PIECE {
+        recipe.batch.micro_tokens.get_or_insert(whole.max(8));
+    }
+    let outline = outline(&recipe, config, head)?;
+    let share = match recipe.classify.way {
+        // Frozen layers read each text once, forward alone.
+        Way::Transfer if frozen(&recipe) => 1.0 / 3.0 / recipe.budget.epochs.unwrap_or(1.0).max(1.0),
+        Way::Lora => 2.0 / 3.0,
+        _ => 1.0,
+    };
+    let reading = config.map_or(0.0, |config| config.flops_per_token(usual_tokens) * share);
+    // A table of features costs what moving its weights does, whatever is in a batch.
+    let table = 20.0 * (head.features * head.outputs()) as f64 / (BATCH * usual_tokens) as f64;
+    let examples = Examples { count: rows.len() as u64, tokens: usual_tokens, usual_batch: BATCH };
+    auto::resolve_examples(&recipe, outline, &examples, reading + table, danlu_ops::gemm_rate())
+}
+
+fn outline(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig) -> Result<Outline> {
+    let parameters = Classifier::shapes(config, head)?;
+    let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+    let all: u64 = parameters.iter().map(|(_, shape)| size(shape)).sum();
+    let new: u64 = parameters.iter().filter(|(name, _)| is_new(name)).map(|(_, shape)| size(shape)).sum();
+    let (extra, trained) = match (recipe.adapter.spec(), config) {
+        (Some(spec), Some(BackboneConfig::Decoder(config))) => {
+            let beside = adapter::parameters(config, &spec).context("in `[adapter]`")?;
+            (beside, beside + new)
+        }
+        (Some(_), _) => bail!("`[adapter]` goes on decoders; for bert there are \"fine-tune\" and \"transfer\""),
+        (None, _) => {
+            let chosen = tune::chosen(&parameters, &recipe.tune, is_new).context("in `[tune]`")?;
+            (0, parameters.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((_, shape), _)| size(shape)).sum())
+        }
+    };
+    Ok(Outline::of_classifier(config, head, all + extra, trained))
+}
+
+/// Whether everything below the head stays as it is.
+pub fn frozen(recipe: &Recipe) -> bool {
+    recipe.tune.part == Part::Head && recipe.adapter.kind == AdapterKind::None
+}
