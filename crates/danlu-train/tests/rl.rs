@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use danlu_data::prompts::Reference;
 use danlu_data::tokenizer::{Kind, TrainSpec, train as train_tokenizer};
 use danlu_models::{Decoder, DecoderConfig, LlamaConfig};
-use danlu_train::objectives::rl::{Game, KlControl, Learner, Question, planned};
+use danlu_train::objectives::rl::{Game, Judge, KlControl, Learner, Question, planned};
 use danlu_train::{Event, Grouped, Objective, Plan, Ppo, Recipe, Run, checkpoint, train};
 
 const FOLDER: &str = "DANLU_TEST_RL_FOLDER";
@@ -41,7 +41,9 @@ fn game(plan: &Plan) -> Game {
         Question { ids, reference: Reference::default() }
     };
     let end = tokenizer.end_of_text();
-    Game::new(plan, (0..64).map(question).collect(), (100..164).map(question).collect(), tokenizer.clone(), vec![end]).unwrap()
+    let recipe = &plan.recipe;
+    let judge = Judge::new(&recipe.rewards, recipe.rl.max_tokens, tokenizer.clone(), vec![end], None).unwrap();
+    Game::new(plan, (0..64).map(question).collect(), (100..164).map(question).collect(), judge).unwrap()
 }
 
 fn objective<L: Learner>(plan: &Plan) -> L {

@@ -13,7 +13,7 @@ use danlu_train::objectives::preference::Preferences;
 use danlu_train::recipe::{OptimizerKind, PreferenceLoss};
 use danlu_train::{Examples, Outline, Plan, Preference, Recipe, Summary, initial_model};
 
-use super::sft::{answering, conversations, encoder};
+use super::sft::{SPLIT, answering, conversations, encoder};
 use super::{Curve, DataRecord, Kind};
 use crate::life::export::{Export, Made};
 
@@ -107,7 +107,8 @@ impl Found {
             all.extend(found.records);
         }
         let most = recipe.model.context.unwrap_or(CONTEXT);
-        let (share, seed) = (recipe.data.held_out, recipe.seed);
+        // Not by the run's seed: what one model of a line is measured on, no other of it may have learned from.
+        let (share, seed) = (recipe.data.held_out, SPLIT);
         let (train, held_out) = if judged {
             let judged = preference::judged(&all);
             let out = preference::held_out(judged.iter().map(|one| &one.prompt), share, seed);
