@@ -35,7 +35,7 @@ pub struct Args {
     /// How long the whole may take, once the text is there.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
-    /// The last stage. What an earlier one leaves of the time it has.
+    /// The last stage; where it is an earlier one, those that remain have all of the time.
     #[arg(long, value_enum, default_value_t = Until::Align)]
     until: Until,
     /// The conversations it learns to answer from: a file, folder or glob, or an entry of the catalogue; without it, those of the catalogue in
