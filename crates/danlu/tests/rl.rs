@@ -124,11 +124,11 @@ fn a_reward_model_judges_answers_and_is_pinned() {
 
     for (set, parts) in [
         ("rewards.model.from=base", &["holds no reward model", "rewards.model.from"][..]),
-        ("rewards.model.from=judge-other", &["another tokenizer", "420", "400"]),
-        ("rewards.model.from=nobody", &["nobody"]),
-        ("rewards.model.hash=00ff", &["BLAKE3", "00ff"]),
-        ("rl.template=plain", &["plain text", "rl.template"]),
-        ("rl.max_tokens=60", &["the reward model reads 64 tokens"]),
+        ("rewards.model.from=judge-other", &["another tokenizer", "420", "400"][..]),
+        ("rewards.model.from=nobody", &["nobody"][..]),
+        ("rewards.model.hash=00ff", &["BLAKE3", "00ff"][..]),
+        ("rl.template=plain", &["plain text", "rl.template"][..]),
+        ("rl.max_tokens=60", &["the reward model reads 64 tokens"][..]),
     ] {
         let text = expect(3, home, &["train", &grpo, "--set", set]);
         assert!(parts.iter().all(|part| text.contains(part)), "{set} does not say {parts:?}:\n{text}");

@@ -36,7 +36,7 @@ impl Judge {
     pub fn new(spec: &RewardsSpec, most: usize, tokenizer: Tokenizer, ends: Vec<u32>, scorer: Option<Scorer>) -> Result<Self> {
         ensure!(
             spec.model.is_some() == scorer.is_some(),
-            "`rewards.model` names a reward model, and whoever judges must have read it, and none where it does not"
+            "what `rewards.model` names and the reward model that was read belong together, and one is there without the other"
         );
         Ok(Self { rewards: Rewards::new(spec, most)?, scorer, most, tokenizer, ends })
     }
