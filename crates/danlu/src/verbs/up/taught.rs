@@ -118,7 +118,8 @@ fn prepared(life: &Life, lesson: &Lesson, parent: &ModelId) -> Outcome<Option<Pr
     let (home, name) = (&life.context.home, lesson.run(life));
     let mut progress = Lines::new();
     if run::record(home, &name).is_some() {
-        let reopened = run::reopen(home, &name, &mut progress).context("`danlu up --fresh` trains anew");
+        let reopened = run::reopen(home, &name, &mut progress);
+        let reopened = reopened.with_context(|| format!("the run {name} cannot go on; `danlu up --fresh` trains anew"));
         return Ok(Some(reopened.map_err(bad_input)?));
     }
     let recipe = recipe(life, lesson, parent)?;
