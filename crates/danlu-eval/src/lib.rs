@@ -10,6 +10,7 @@ mod bootstrap;
 mod calibration;
 mod labels;
 mod measure;
+mod preferred;
 mod scores;
 mod sets;
 mod unit;

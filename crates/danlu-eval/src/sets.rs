@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use danlu_data::chat::{Conversation, Encoded, Encoder, append};
+use danlu_data::preference::Pair;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Prompt, Rollout, Sampling, rollout};
 use danlu_models::{Batch, Decoder};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answers::{chrf, exact_match, rouge_l, token_f1};
 use crate::measure::{Document, document_bits};
+use crate::preferred::preferred;
 use crate::scores::Scores;
 use crate::unit::{ANSWER_BITS_PER_BYTE, BITS_PER_BYTE, Better, Unit};
 
@@ -34,11 +36,20 @@ pub enum Metric {
     RougeL,
     /// The sequences of characters that it shares with it.
     Chrf,
+    /// Of two answers the better one is the likelier, token by token.
+    PreferenceAccuracy,
 }
 
 impl Metric {
-    pub const ALL: [Self; 6] =
-        [Self::BitsPerByte, Self::AnswerBitsPerByte, Self::ExactMatch, Self::TokenF1, Self::RougeL, Self::Chrf];
+    pub const ALL: [Self; 7] = [
+        Self::BitsPerByte,
+        Self::AnswerBitsPerByte,
+        Self::ExactMatch,
+        Self::TokenF1,
+        Self::RougeL,
+        Self::Chrf,
+        Self::PreferenceAccuracy,
+    ];
 
     /// As in recipes: `rouge-l`.
     pub fn name(self) -> &'static str {
@@ -49,6 +60,7 @@ impl Metric {
             Self::TokenF1 => "token-f1",
             Self::RougeL => "rouge-l",
             Self::Chrf => "chrf",
+            Self::PreferenceAccuracy => "preference-accuracy",
         }
     }
 
@@ -61,13 +73,14 @@ impl Metric {
             Self::TokenF1 => higher("token_f1", "token F1"),
             Self::RougeL => higher("rouge_l", "ROUGE-L"),
             Self::Chrf => higher("chrf", "chrF"),
+            Self::PreferenceAccuracy => higher("preference_accuracy", "preference accuracy"),
         }
     }
 
     /// How near an answer is to the one expected, where the measure is of answers that the model writes.
     fn of_answers(self) -> Option<fn(&str, &str) -> f64> {
         match self {
-            Self::BitsPerByte | Self::AnswerBitsPerByte => None,
+            Self::BitsPerByte | Self::AnswerBitsPerByte | Self::PreferenceAccuracy => None,
             Self::ExactMatch => Some(exact_match),
             Self::TokenF1 => Some(token_f1),
             Self::RougeL => Some(rouge_l),
@@ -92,6 +105,7 @@ impl FromStr for Metric {
 pub enum Items {
     Texts(Vec<String>),
     Conversations(Vec<Conversation>),
+    Pairs(Vec<Pair>),
 }
 
 /// A set of items with its measure.
@@ -133,8 +147,13 @@ impl EvalSet {
             (Items::Texts(texts), Metric::BitsPerByte, _) => text_bits(subject, texts),
             (Items::Conversations(all), Metric::AnswerBitsPerByte, _) => answers_bits(subject, all),
             (Items::Conversations(all), _, Some(near)) => self.written(subject, all, near),
+            (Items::Pairs(all), Metric::PreferenceAccuracy, _) => encoder(subject).and_then(|by| preferred(subject, by, all)),
             (Items::Texts(_), ..) => Err(anyhow!("{} is of conversations, and these are texts", self.metric.name())),
-            (Items::Conversations(_), ..) => Err(anyhow!("{} is of texts, and these are conversations", self.metric.name())),
+            (Items::Conversations(_), Metric::BitsPerByte, _) => {
+                Err(anyhow!("{} is of texts, and these are conversations", self.metric.name()))
+            }
+            (Items::Conversations(_), ..) => Err(anyhow!("{} is of pairs, and these are conversations", self.metric.name())),
+            (Items::Pairs(_), ..) => Err(anyhow!("{} is not of pairs of answers, and these are some", self.metric.name())),
         };
         scores.with_context(|| format!("{} cannot be measured on {}", self.metric.name(), self.name))
     }

@@ -19,7 +19,9 @@ use rayon::prelude::*;
 
 pub use number::last_number;
 pub use sandbox::{End, Limits, Outcome, holds, run};
-pub use spec::{ArithmeticSpec, CodeSpec, ExactSpec, FormatSpec, LengthSpec, PatternSpec, RewardsSpec, SchemaSpec};
+pub use spec::{
+    ArithmeticSpec, CodeSpec, ExactSpec, FormatSpec, LearnedSpec, LengthSpec, PatternSpec, RewardsSpec, SchemaSpec, ScoreForm,
+};
 
 /// What a model wrote, and what is known about the question.
 #[derive(Debug, Clone, Copy)]
@@ -67,10 +69,11 @@ pub struct Score {
 }
 
 impl Rewards {
-    /// The rules that a recipe asks for. `most` is the most tokens that an answer can have.
+    /// The rules that a recipe asks for. `most` is the most tokens that an answer can have. A trained reward model is no rule: what has tensors
+    /// scores by it, and it may be all there is.
     ///
     /// # Errors
-    /// When there is none, or one cannot be made: a pattern that is none, a schema that cannot be read.
+    /// When there is no reward, or a rule cannot be made: a pattern that is none, a schema that cannot be read.
     pub fn new(spec: &RewardsSpec, most: usize) -> Result<Self> {
         let mut rules: Vec<(f64, Box<dyn Reward>)> = vec![];
         if let Some(spec) = &spec.exact {
@@ -95,7 +98,7 @@ impl Rewards {
             rules.push((spec.weight, Box::new(length::Length::new(spec, most)?)));
         }
         ensure!(
-            !rules.is_empty(),
+            !rules.is_empty() || spec.model.is_some(),
             "there is no reward; give at least one, for example [rewards.arithmetic] (`danlu help recipe` lists them)"
         );
         Ok(Self { rules })
@@ -154,6 +157,17 @@ mod tests {
         let scores = rewards.score(&[answer("7", 1), answer("7", 3), answer("8", 4)]).unwrap();
         assert_eq!(scores.iter().map(|score| score.total).collect::<Vec<_>>(), [1.0, 0.75, -0.5]);
         assert_eq!(scores[1].each, [1.0, -0.5]);
+    }
+
+    #[test]
+    fn a_score_as_a_probability_is_bounded_and_in_order() {
+        let of = |score| ScoreForm::Probability.worth(score, 1.0);
+        assert!((of(1.0) - 0.5).abs() < 1e-12 && of(3.0) > of(2.0) && of(-900.0) >= 0.0 && of(900.0) <= 1.0);
+        assert!((of(3.0) + of(-1.0) - 1.0).abs() < 1e-12, "as likely to win as the other is to lose");
+        assert_eq!(ScoreForm::Raw.worth(-7.5, 1.0), -8.5);
+        // A reward model may be all there is, and no rule then is.
+        let alone = RewardsSpec { model: Some(LearnedSpec::default()), ..RewardsSpec::default() };
+        assert!(Rewards::new(&alone, 8).unwrap().names().is_empty());
     }
 
     #[test]

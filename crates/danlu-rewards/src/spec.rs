@@ -22,6 +22,8 @@ pub struct RewardsSpec {
     pub code: Option<CodeSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub length: Option<LengthSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<LearnedSpec>,
 }
 
 /// 1 when the answer is the reference's, word for word; spaces at both ends do not count.
@@ -122,6 +124,51 @@ pub struct LengthSpec {
     pub to: Option<usize>,
 }
 
+/// What a trained reward model says of the answer (`recipes/reward.toml` makes one). It must read with the tokenizer and the chat template of
+/// the model that answers. A model that is trained on a reward model's word comes to write what that was never shown and likes all the same (Gao
+/// 2022): give a rule beside it, keep `rl.kl` above 0, and read the samples. An answer that was cut off is judged as if it ended there.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LearnedSpec {
+    /// How much it counts.
+    #[schemars(range(min = -1000.0, max = 1000.0))]
+    pub weight: f64,
+    /// The reward model: registered, as NAME or NAME@VERSION, or a folder.
+    pub from: String,
+    /// BLAKE3 of the weights that `from` must have. Automatic: of those it has when the run begins, so that a run that goes on is judged by the
+    /// same model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
+    /// What a score counts as.
+    pub form: ScoreForm,
+    /// The score of a middling answer: what counts one half as a probability, and nothing as it is.
+    #[schemars(range(min = -1e6, max = 1e6))]
+    pub middle: f64,
+}
+
+/// What a reward model's score counts as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScoreForm {
+    /// The probability that people prefer the answer to a middling one, by the model that scores are learned with (Bradley 1952): from 0 to 1,
+    /// as the rules are, so that no single answer outweighs all others.
+    #[default]
+    Probability,
+    /// As it is, without bounds.
+    Raw,
+}
+
+impl ScoreForm {
+    /// The worth of a score.
+    pub fn worth(self, score: f64, middle: f64) -> f64 {
+        let above = score - middle;
+        match self {
+            Self::Probability => 1.0 / (1.0 + (-above).exp()),
+            Self::Raw => above,
+        }
+    }
+}
+
 impl RewardsSpec {
     /// Every rule with its defaults, for the reference of keys.
     pub fn all() -> Self {
@@ -133,6 +180,7 @@ impl RewardsSpec {
             schema: Some(SchemaSpec::default()),
             code: Some(CodeSpec::default()),
             length: Some(LengthSpec::default()),
+            model: Some(LearnedSpec::default()),
         }
     }
 }
@@ -178,5 +226,11 @@ impl Default for CodeSpec {
 impl Default for LengthSpec {
     fn default() -> Self {
         LengthSpec { weight: 1.0, from: None, to: None }
+    }
+}
+
+impl Default for LearnedSpec {
+    fn default() -> Self {
+        LearnedSpec { weight: 1.0, from: String::new(), hash: None, form: ScoreForm::default(), middle: 0.0 }
     }
 }

@@ -12,7 +12,7 @@ use burn::tensor::Device;
 use danlu_data::prompts::Reference;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::folder;
-use danlu_train::objectives::rl::{Game, Learner, Question, planned};
+use danlu_train::objectives::rl::{Game, Judge, Learner, Question, planned};
 use danlu_train::recipe::ObjectiveKind;
 use danlu_train::{Event, Grouped, Recipe, Run, train};
 use serde_json::json;
@@ -34,7 +34,8 @@ fn main() -> Result<()> {
     let config = folder::load_config(&dir)?;
     let questions: Vec<Question> = prompts.into_iter().map(|ids| Question { ids, reference: Reference::default() }).collect();
     let plan = planned(&recipe, &questions, &config, 1e11)?;
-    let game = Game::new(&plan, questions.clone(), questions[..1].to_vec(), Tokenizer::load(&dir)?, vec![])?;
+    let judge = Judge::new(&plan.recipe.rewards, plan.recipe.rl.max_tokens, Tokenizer::load(&dir)?, vec![], None)?;
+    let game = Game::new(&plan, questions.clone(), questions[..1].to_vec(), judge)?;
     let start = if recipe.rl.kl > 0.0 { Some(folder::load(&dir, &Device::flex())?.0) } else { None };
     let objective = Grouped::new(game, ObjectiveKind::Grpo, start)?;
     let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));

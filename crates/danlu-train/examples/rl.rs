@@ -14,7 +14,7 @@ use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Batch, Decoder, folder};
 use danlu_rewards::Score;
 use danlu_train::auto::resolve_examples;
-use danlu_train::objectives::rl::{ActorCritic, Drawn, Game, Known, Learner, Piece, Question};
+use danlu_train::objectives::rl::{ActorCritic, Drawn, Game, Judge, Known, Learner, Piece, Question};
 use danlu_train::recipe::ObjectiveKind;
 use danlu_train::{Examples, Grouped, Loss, Objective, Outline, Ppo, Recipe};
 use serde::Deserialize;
@@ -53,7 +53,8 @@ fn main() -> Result<()> {
     let plan = resolve_examples(&recipe, Outline::from(&config), &examples, config.flops_per_token(64), 1e11)?;
     let drawn: Vec<Drawn> = case.answers.iter().map(|one| drawn(&old, one)).collect();
     let question = Question { ids: vec![0], reference: Reference { answer: Some("0".into()), ..Reference::default() } };
-    let game = Game::new(&plan, vec![question.clone()], vec![question], Tokenizer::load(&case.start)?, vec![0])?;
+    let judge = Judge::new(&plan.recipe.rewards, plan.recipe.rl.max_tokens, Tokenizer::load(&case.start)?, vec![0], None)?;
+    let game = Game::new(&plan, vec![question.clone()], vec![question], judge)?;
     let kind = recipe.objective.kind;
     if kind == ObjectiveKind::Ppo {
         let objective = Ppo::new(game, kind, Some(start))?;

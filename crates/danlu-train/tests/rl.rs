@@ -9,8 +9,10 @@ use std::time::Duration;
 use burn::tensor::Device;
 use danlu_data::prompts::Reference;
 use danlu_data::tokenizer::{Kind, TrainSpec, train as train_tokenizer};
-use danlu_models::{Decoder, DecoderConfig, LlamaConfig};
-use danlu_train::objectives::rl::{Game, KlControl, Learner, Question, planned};
+use danlu_engine::Rollout;
+use danlu_models::{Decoder, DecoderConfig, LlamaConfig, RewardModel};
+use danlu_rewards::{LearnedSpec, RewardsSpec};
+use danlu_train::objectives::rl::{Game, Judge, KlControl, Learner, Question, Scorer, planned};
 use danlu_train::{Event, Grouped, Objective, Plan, Ppo, Recipe, Run, checkpoint, train};
 
 const FOLDER: &str = "DANLU_TEST_RL_FOLDER";
@@ -41,7 +43,9 @@ fn game(plan: &Plan) -> Game {
         Question { ids, reference: Reference::default() }
     };
     let end = tokenizer.end_of_text();
-    Game::new(plan, (0..64).map(question).collect(), (100..164).map(question).collect(), tokenizer.clone(), vec![end]).unwrap()
+    let recipe = &plan.recipe;
+    let judge = Judge::new(&recipe.rewards, recipe.rl.max_tokens, tokenizer.clone(), vec![end], None).unwrap();
+    Game::new(plan, (0..64).map(question).collect(), (100..164).map(question).collect(), judge).unwrap()
 }
 
 fn objective<L: Learner>(plan: &Plan) -> L {
@@ -69,6 +73,44 @@ fn learn<L: Learner>(plan: &Plan, folder: &Path) -> (danlu_eval::Measure, danlu_
 
 fn learn_kind(kind: &str, plan: &Plan, folder: &Path) -> (danlu_eval::Measure, danlu_eval::Measure, f64) {
     if kind == "ppo" { learn::<Ppo>(plan, folder) } else { learn::<Grouped>(plan, folder) }
+}
+
+#[test]
+fn a_reward_model_is_a_reward_beside_a_rule() {
+    let plan = plan("grpo", &[]);
+    let texts = (0..40).map(|i| Ok(format!("word{i} and a few more words")));
+    let tokenizer = train_tokenizer(&TrainSpec { kind: Kind::Bpe, vocab_size: 300, ..TrainSpec::default() }, texts).unwrap();
+    let (end, most) = (tokenizer.end_of_text(), 6);
+    let decoder = |seed| Decoder::new(&config(), seed, &Device::flex()).unwrap();
+    let (model, _) = RewardModel::new(decoder(5), &config(), 7).unwrap();
+    let spec = LearnedSpec { weight: 2.0, ..LearnedSpec::default() };
+    let rewards = RewardsSpec { model: Some(spec.clone()), ..plan.recipe.rewards.clone() };
+    let judged = |scorer| Judge::new(&rewards, most, tokenizer.clone(), vec![end], scorer);
+    let judge = judged(Some(Scorer::new(model.clone(), end, &spec))).unwrap();
+    assert_eq!(judge.names(), ["regex", "model"]);
+
+    let question = |tokens: usize| Question { ids: vec![150; tokens], reference: Reference::default() };
+    let asked = [question(4), question(5)];
+    let asked: Vec<(u64, &Question)> = (0..).zip(&asked).collect();
+    let drawn = judge.answers(&decoder(3), &asked, &Rollout { samples: 8, max_tokens: most, ..Rollout::default() }).unwrap();
+    assert_eq!(drawn.len(), 16);
+    for one in &drawn {
+        // As in its training: the answer, and the token that ends it, whether it was cut off or not.
+        let text = [&one.ids[..one.ids.len() - usize::from(one.ended)], &[end]].concat();
+        let score = f64::from(model.score(&[&text]).unwrap()[0]);
+        let expected = 1.0 / (1.0 + (-score).exp());
+        let [rule, found] = one.score.each[..] else { panic!("{:?}", one.score) };
+        assert!((found - expected).abs() < 1e-5, "{found} for {expected}");
+        assert!((one.score.total - (rule + 2.0 * found)).abs() < 1e-9, "{:?}", one.score);
+    }
+    let differ = |a: f64, b: f64| (a - b).abs() > 1e-6;
+    assert!(drawn.iter().any(|one| differ(one.score.each[1], drawn[0].score.each[1])), "it says the same of every answer");
+
+    // Longer than it can read, and named but not read.
+    let error = format!("{:#}", judge.accepts(&question(30)).unwrap_err());
+    assert!(error.contains("reads 32 tokens") && error.contains("rl.max_tokens"), "{error}");
+    judge.accepts(&question(25)).unwrap();
+    assert!(judged(None).err().unwrap().to_string().contains("rewards.model"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::verbs::{
 
 const AFTER: &str = "\
 Start with:
-  danlu up                       Make a model from English Wikipedia in about 5 minutes, and try it.
+  danlu up                       Make a model from English Wikipedia in about 5 minutes, and chat with it.
   danlu up --data ~/texts        The same from your own text.
 
 Everything is kept in ~/.danlu, or in the folder that DANLU_HOME names.

@@ -65,6 +65,26 @@ fn a_recipe_makes_a_model_that_prefers_what_people_prefer() {
 }
 
 #[test]
+fn a_set_of_pairs_measures_any_language_model() {
+    let place = Place::new();
+    // What the model cannot read at once is neither learned from nor an item.
+    let long = |i: u32| json!({"prompt": format!("{i} {}", "is it nice? ".repeat(60)), "chosen": "yes", "rejected": "no"});
+    let source = place.lines("pairs.jsonl", pairs(40).chain((0..12).map(long)));
+    let recipe = recipe_for(&place, "dpo", &source, &format!("[gate]\nalso = [\"{source}:preference-accuracy\"]\n"));
+    let text = place.expect(0, &["train", &recipe]);
+    assert!(text.contains("12 longer than"), "{text}");
+    let record: Value = serde_json::from_slice(&fs::read(place.path("home/models/dpo@1/danlu.json")).unwrap()).unwrap();
+    let set = &record["sets"][0];
+    assert_eq!((&set["unit"], &record["gate"]["passed"]), (&json!("preference_accuracy"), &json!(true)));
+    assert!(set["value"].as_f64().unwrap() > 0.7, "{set}");
+    assert!((2..30).contains(&set["items"].as_u64().unwrap()), "of the held-out part alone: {set}");
+    let text = place.expect(0, &["eval", "dpo", "--sets", &recipe]);
+    assert!(text.contains("preference accuracy"), "{text}");
+    let wrong = recipe_for(&place, "wrong", &source, &format!("[gate]\nalso = [\"{source}:answer-bits-per-byte\"]\n"));
+    assert!(place.expect(3, &["train", &wrong]).contains("pairs.jsonl"));
+}
+
+#[test]
 fn a_recipe_makes_a_model_that_scores_answers() {
     let place = Place::new();
     let recipe = recipe_for(&place, "judge", &place.lines("pairs.jsonl", pairs(40)), "");

@@ -6,7 +6,7 @@ mod parse;
 mod tests;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use encode::{Answer, EncodedJudged, EncodedPair, Fitted, fit};
 
@@ -14,7 +14,7 @@ use crate::chat::{Conversation, Message, Records, read_with};
 use crate::source::Source;
 
 /// Two answers to one prompt, of which one is better.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// The messages before the answers, and the tools there are.
     pub prompt: Conversation,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The evaluation sets of a line of models, and the gate before a new one becomes what its name means. A set is a source, of which the
 /// held-out part is measured, or a source and a measure: "office-qa:rouge-l". Measures are bits-per-byte (of texts), answer-bits-per-byte (of
-/// conversations) and, of answers that the model writes, exact-match, token-f1, rouge-l and chrf.
+/// conversations), preference-accuracy (of pairs of answers) and, of answers that the model writes, exact-match, token-f1, rouge-l and chrf.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GateSpec {

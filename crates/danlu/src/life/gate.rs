@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use danlu_data::chat::{self, Encoder};
+use danlu_data::chat::{self, Conversation, Encoder};
 use danlu_data::corpus::Split;
+use danlu_data::preference::{self, EncodedPair, Pair};
 use danlu_data::tokenizer::Tokenizer;
 use danlu_data::{Progress, catalogue};
 use danlu_eval::{Better, EvalSet, Items, Metric, Scores, Subject};
@@ -68,25 +69,74 @@ fn set(home: &Path, recipe: &Recipe, name: &str, progress: &mut dyn Progress) ->
         });
         Items::Texts(spread(texts.collect::<Result<Vec<_>>>()?, recipe.gate.items))
     } else {
-        let all = chat::read(&[sft::conversations(home, source, progress)?])?.records;
+        let files = [sft::conversations(home, source, progress)?];
+        let room = Room::of(recipe);
         // What any model of the line may have been trained on is measured on its held-out part; another file is for measuring.
         let shared = entry.is_some() || trained_on(home, recipe, source)?;
-        let out = chat::held_out(&all, recipe.data.held_out, sft::SPLIT);
-        let short = |one: &chat::Conversation| one.messages.iter().map(|m| m.text().len()).sum::<usize>() <= CONVERSATION_BYTES;
-        let mut kept: Vec<_> =
-            all.into_iter().zip(out).filter(|(one, out)| (!shared || *out) && short(one)).map(|(one, _)| one).collect();
-        kept.retain(|one| one.split_last().is_some());
-        Items::Conversations(spread(kept, recipe.gate.items))
+        if metric == Metric::PreferenceAccuracy {
+            let all = preference::pairs(&preference::read(&files)?.records);
+            let out = preference::held_out(all.iter().map(|pair| &pair.prompt), recipe.data.held_out, sft::SPLIT);
+            let kept = all.into_iter().zip(out).filter(|(_, out)| !shared || *out).map(|(pair, _)| pair);
+            let fits = |pair: &Pair| room.as_ref().is_none_or(|room| room.holds_pair(pair));
+            Items::Pairs(spread(kept.filter(fits).collect(), recipe.gate.items))
+        } else {
+            Items::Conversations(conversations(chat::read(&files)?.records, shared, room.as_ref(), recipe))
+        }
     };
     let count = match &items {
         Items::Texts(texts) => texts.len(),
         Items::Conversations(conversations) => conversations.len(),
+        Items::Pairs(pairs) => pairs.len(),
     };
     ensure!(
         count > 1,
         "{source} has {count} held-out items that are not too long, and two are needed to tell a change from chance"
     );
     Ok(EvalSet { name: source.to_owned(), metric, answer_tokens: recipe.gate.answer_tokens, items })
+}
+
+/// Of all conversations those that are measured.
+fn conversations(all: Vec<Conversation>, shared: bool, room: Option<&Room>, recipe: &Recipe) -> Vec<Conversation> {
+    let out = chat::held_out(&all, recipe.data.held_out, sft::SPLIT);
+    let short = |one: &Conversation| one.messages.iter().map(|m| m.text().len()).sum::<usize>() <= CONVERSATION_BYTES;
+    let mut kept: Vec<_> =
+        all.into_iter().zip(out).filter(|(one, out)| (!shared || *out) && short(one)).map(|(one, _)| one).collect();
+    kept.retain(|one| one.split_last().is_some() && room.is_none_or(|room| room.holds(one)));
+    spread(kept, recipe.gate.items)
+}
+
+/// What the model that a recipe starts from can read at once: its children read with the same tokenizer and no further.
+struct Room {
+    encoder: Encoder,
+    context: usize,
+}
+
+impl Room {
+    /// Nothing when the recipe names no such model, or it is not here.
+    fn of(recipe: &Recipe) -> Option<Self> {
+        let from = Path::new(recipe.model.from.as_deref()?);
+        Some(Self { encoder: encoder(from).ok()??, context: folder::load_config(from).ok()?.context() })
+    }
+
+    /// What the template refuses is not too long, and an error when it is measured.
+    fn holds(&self, one: &Conversation) -> bool {
+        !self.encoder.rows(one).is_ok_and(|rows| rows.iter().any(|row| row.ids.len() > self.context))
+    }
+
+    fn holds_pair(&self, pair: &Pair) -> bool {
+        let longest = |pair: EncodedPair| pair.chosen.ids.len().max(pair.rejected.ids.len());
+        !EncodedPair::new(&self.encoder, pair).is_ok_and(|pair| longest(pair) > self.context)
+    }
+}
+
+/// How the model in `folder` holds conversations, where it can.
+fn encoder(folder: &Path) -> Result<Option<Encoder>> {
+    let encoder = sft::encoder(folder).ok();
+    let encoder = encoder.map(|encoder| {
+        let template = encoder.template().clone().on(DAY)?;
+        Encoder::new(template, encoder.tokenizer().clone())
+    });
+    encoder.transpose()
 }
 
 /// About `count` of all, evenly.
@@ -259,12 +309,7 @@ struct Loaded {
 impl Loaded {
     fn open(folder: &Path) -> Result<Self> {
         let (decoder, _) = folder::load(folder, &danlu_ops::device()).context("a gate measures language models")?;
-        let encoder = sft::encoder(folder).ok();
-        let encoder = encoder.map(|encoder| {
-            let template = encoder.template().clone().on(DAY)?;
-            Encoder::new(template, encoder.tokenizer().clone())
-        });
-        Ok(Self { decoder, tokenizer: Tokenizer::load(folder)?, encoder: encoder.transpose()? })
+        Ok(Self { decoder, tokenizer: Tokenizer::load(folder)?, encoder: encoder(folder)? })
     }
 
     fn subject(&self) -> Subject<'_> {

@@ -14,3 +14,4 @@ pub mod kinds;
 pub mod labels;
 pub mod prepare;
 pub mod run;
+pub mod scorer;

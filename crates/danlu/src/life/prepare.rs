@@ -105,6 +105,10 @@ pub fn with_folders(home: &Path, recipe: &Recipe) -> Result<Recipe> {
         let Some(name) = from else { continue };
         *from = Some(model_folder(home, name).with_context(|| format!("`{key}` cannot be used"))?.display().to_string());
     }
+    if let Some(model) = &mut recipe.rewards.model {
+        let folder = model_folder(home, &model.from).context("`rewards.model.from` cannot be used")?;
+        model.from = folder.display().to_string();
+    }
     if recipe.tokenizer.from.is_none() {
         recipe.tokenizer.from.clone_from(&recipe.model.from);
     }

@@ -25,22 +25,13 @@ pub struct Args {
 const HELP: &str = "/system TEXT sets the system message, /reset begins anew, Ctrl-C stops an answer, Ctrl-D leaves.";
 
 pub fn run(context: &Context, args: Args) -> Outcome {
-    let folder = generate::folder(context, &args.model)?;
-    let generator = generate::open(context, &args.model)?;
-    let template = Template::of_folder(&folder).map_err(bad_input)?.ok_or_else(|| {
-        let model = &args.model;
-        bad_input(anyhow!("{model} has no chat template, so it only goes on with texts: danlu generate {model} --interactive"))
-    })?;
-    let encoder = Encoder::new(template, generator.tokenizer().clone()).map_err(bad_input)?;
-    let generator = generator.with_end(encoder.turn_end());
+    let mut talk = Talk::open(context, args)?;
     interrupt::install()?;
-    println!("{}", views::dim(HELP));
-    let mut talk = Talk { encoder, generator, system: args.system, messages: vec![], sampling: args.sampling };
-    generate::each_line(|line| talk.take(line.trim()))
+    talk.lead()
 }
 
 /// A conversation.
-struct Talk {
+pub struct Talk {
     encoder: Encoder,
     generator: Generator,
     system: Option<String>,
@@ -49,6 +40,45 @@ struct Talk {
 }
 
 impl Talk {
+    /// # Errors
+    /// When there is no such model, or it holds no conversations.
+    pub fn open(context: &Context, args: Args) -> Outcome<Self> {
+        let folder = generate::folder(context, &args.model)?;
+        let generator = generate::open(context, &args.model)?;
+        let template = Template::of_folder(&folder).map_err(bad_input)?.ok_or_else(|| {
+            let model = &args.model;
+            bad_input(anyhow!(
+                "{model} has no chat template, so it only goes on with texts: danlu generate {model} --interactive"
+            ))
+        })?;
+        let encoder = Encoder::new(template, generator.tokenizer().clone()).map_err(bad_input)?;
+        let generator = generator.with_end(encoder.turn_end());
+        Ok(Self { encoder, generator, system: args.system, messages: vec![], sampling: args.sampling })
+    }
+
+    /// Asks for a line, answers, asks again. Ctrl-C, which the caller listens for, stops an answer, and Ctrl-D leaves.
+    ///
+    /// # Errors
+    /// When the terminal cannot be read or written.
+    pub fn lead(&mut self) -> Outcome {
+        println!("{}", views::dim(HELP));
+        generate::each_line(|line| self.take(line.trim()))
+    }
+
+    /// Prints the model's answer to one message.
+    ///
+    /// # Errors
+    /// When the message does not fit into the model's context.
+    pub fn ask(&mut self, message: &str) -> anyhow::Result<()> {
+        self.messages.push(Message::user(message));
+        let answered = self.answer();
+        if answered.is_err() {
+            // A question that got no answer is no part of the conversation.
+            self.messages.pop();
+        }
+        answered
+    }
+
     fn take(&mut self, line: &str) {
         match line.split_once(' ').unwrap_or((line, "")) {
             ("", _) => {}
@@ -57,10 +87,7 @@ impl Talk {
             ("/help", _) => println!("{}", views::dim(HELP)),
             (command, _) if command.starts_with('/') => println!("{}", views::dim(&format!("{command} is not known. {HELP}"))),
             _ => {
-                self.messages.push(Message::user(line));
-                if let Err(error) = self.answer() {
-                    // A question that got no answer is no part of the conversation.
-                    self.messages.pop();
+                if let Err(error) = self.ask(line) {
                     views::error(&error);
                 }
             }

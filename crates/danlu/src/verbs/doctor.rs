@@ -174,6 +174,6 @@ fn clients() -> Finding {
     let found: Vec<&str> =
         known.iter().filter(|(_, program, arguments)| works(program, arguments)).map(|(name, ..)| *name).collect();
     let advice = (!found.contains(&"pip"))
-        .then(|| "Without pip the default corpus cannot be fetched; `danlu up` then uses the sources that cargo keeps.".into());
+        .then(|| "Without pip the default corpus cannot be fetched; `danlu up` then uses the sources that cargo keeps, and ends with the pretrained model.".into());
     Finding { what: "package clients", is: if found.is_empty() { "none".into() } else { found.join(", ") }, advice }
 }

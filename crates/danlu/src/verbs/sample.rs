@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use danlu_data::chat::Message;
 use danlu_data::prompts::{self, Prompt};
 use danlu_engine::{Rollout, Sampling};
-use danlu_rewards::{Rewards, RewardsSpec};
+use danlu_rewards::RewardsSpec;
 use danlu_train::objectives::rl::{Drawn, Judge, Question};
 use danlu_train::recipe::PromptForm;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use super::generate::folder;
 use crate::exit::{Exit, Outcome, bad_input};
 use crate::life::kinds::rl::Reader;
 use crate::life::kinds::sft::conversations;
+use crate::life::{prepare, scorer};
 use crate::views::progress::Lines;
 use crate::{interrupt, views};
 
@@ -30,8 +31,8 @@ pub struct Args {
     model: String,
     /// Questions: a file of JSON lines (prompt, and answer, tests or schema), or an entry of the catalogue.
     questions: String,
-    /// What answers are worth: exact, arithmetic, regex=PATTERN, format=PATTERN, schema=FILE, code, length; can be given several times. Or a
-    /// recipe, whose `[rewards]` are used.
+    /// What answers are worth: exact, arithmetic, regex=PATTERN, format=PATTERN, schema=FILE, code, length, model=MODEL (a reward model); can be
+    /// given several times. Or a recipe, whose `[rewards]` are used.
     #[arg(long, required = true, value_name = "RULE")]
     reward: Vec<String>,
     /// Answers to each question.
@@ -75,7 +76,10 @@ pub enum Keep {
 }
 
 pub fn run(context: &Context, args: Args) -> Outcome {
-    let spec = rules(&args.reward).map_err(bad_input)?;
+    let mut spec = rules(&args.reward).map_err(bad_input)?;
+    if let Some(model) = &mut spec.model {
+        model.from = prepare::model_folder(&context.home, &model.from).map_err(bad_input)?.display().to_string();
+    }
     let source = conversations(&context.home, &args.questions, &mut Lines::new()).map_err(bad_input)?;
     let mut found = prompts::read(&[source]).map_err(bad_input)?.records;
     if let Some(limit) = args.limit {
@@ -85,9 +89,9 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     let folder = folder(context, &args.model)?;
     let (decoder, config) = danlu_models::folder::load(&folder, &danlu_ops::device()).map_err(bad_input)?;
     let reader = Reader::new(&folder, PromptForm::Auto, &config).map_err(bad_input)?;
-    let rewards = Rewards::new(&spec, args.max_tokens).map_err(bad_input)?;
-    found.iter().try_for_each(|one| rewards.accepts(&one.reference)).map_err(bad_input)?;
-    let judge = Judge { rewards, tokenizer: reader.tokenizer().clone(), ends: reader.ends(&config) };
+    let scorer = scorer::open(&mut spec, &reader).map_err(bad_input)?;
+    let (tokenizer, ends) = (reader.tokenizer().clone(), reader.ends(&config));
+    let judge = Judge::new(&spec, args.max_tokens, tokenizer, ends, scorer).map_err(bad_input)?;
     let rollout = Rollout {
         samples: args.best_of,
         max_tokens: args.max_tokens,
@@ -96,6 +100,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         ..Rollout::default()
     };
     let questions = found.iter().map(|one| reader.question(one)).collect::<Result<Vec<Question>>>().map_err(bad_input)?;
+    questions.iter().try_for_each(|one| judge.accepts(one)).map_err(bad_input)?;
 
     interrupt::install()?;
     let mut tally = Tally::default();
@@ -120,7 +125,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         eprintln!();
     }
     danlu_files::write_atomic_bytes(&args.out, (lines.join("\n") + "\n").as_bytes())?;
-    let shown = tally.shown(&judge.rewards.names());
+    let shown = tally.shown(&judge.names());
     if args.json {
         return views::print_json(&shown);
     }
@@ -147,6 +152,7 @@ pub fn rules(given: &[String]) -> Result<RewardsSpec> {
         let key = match name {
             "regex" | "format" => "pattern",
             "schema" => "file",
+            "model" => "from",
             _ => "",
         };
         ensure!(

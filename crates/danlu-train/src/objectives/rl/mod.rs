@@ -8,16 +8,15 @@ mod judge;
 mod losses;
 mod piece;
 mod ppo;
+mod scorer;
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use danlu_data::sampler::shuffled;
-use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Rollout, Sampling};
 use danlu_eval::{Better, Measure, Unit, interval};
 use danlu_models::{Decoder, DecoderConfig};
-use danlu_rewards::Rewards;
 
 pub use advantage::{gae, grouped, leave_one_out, whiten};
 pub use answers::Drawn;
@@ -26,6 +25,7 @@ pub use judge::{Judge, Question};
 pub use losses::{Known, Ratio, clipped, divergence, value};
 pub use piece::Piece;
 pub use ppo::{ActorCritic, KlControl, Ppo};
+pub use scorer::Scorer;
 
 use super::{Objective, Report, Sample, Shown};
 use crate::auto::{Examples, Plan, resolve_examples};
@@ -95,16 +95,12 @@ pub struct Game {
 
 impl Game {
     /// # Errors
-    /// When there are no questions on a side, a rule cannot judge one, or an update would hold parts of groups.
-    pub fn new(plan: &Plan, train: Vec<Question>, held_out: Vec<Question>, tokenizer: Tokenizer, ends: Vec<u32>) -> Result<Self> {
+    /// When there are no questions on a side, one cannot be judged, or an update would hold parts of groups.
+    pub fn new(plan: &Plan, train: Vec<Question>, held_out: Vec<Question>, judge: Judge) -> Result<Self> {
         let recipe = &plan.recipe;
-        let rewards = Rewards::new(&recipe.rewards, recipe.rl.max_tokens)?;
         ensure!(!train.is_empty(), "there is no question to learn from");
         ensure!(!held_out.is_empty(), "no question is held out to measure with; raise `data.held_out` or give more");
-        for question in train.iter().chain(&held_out) {
-            let accepted = rewards.accepts(&question.reference);
-            accepted.with_context(|| format!("in the question {:?}", tokenizer.decode(&question.ids).unwrap_or_default()))?;
-        }
+        train.iter().chain(&held_out).try_for_each(|question| judge.accepts(question))?;
         let samples = recipe.rl.samples;
         ensure!(
             plan.rows.is_multiple_of(samples),
@@ -114,8 +110,8 @@ impl Game {
         Ok(Self {
             train,
             held_out,
-            names: rewards.names(),
-            judge: Judge { rewards, tokenizer, ends },
+            names: judge.names(),
+            judge,
             spec: recipe.rl.clone(),
             sample: recipe.sample.clone(),
             seed: recipe.seed,

@@ -192,6 +192,10 @@ impl Kind for Prefer {
         Curve { key: "accuracy", scale: 1.0 }
     }
 
+    fn usage(&self, id: &ModelId) -> String {
+        format!("danlu chat {id}")
+    }
+
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let config = answering(&self.config, &self.encoder);
         let probe = self.found.held_out.first().context("there is no held-out preference to compare logits on")?;

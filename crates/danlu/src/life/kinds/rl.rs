@@ -10,12 +10,13 @@ use danlu_data::tokenizer::Tokenizer;
 use danlu_models::DecoderConfig;
 use danlu_registry::ModelId;
 use danlu_rewards::holds;
-use danlu_train::objectives::rl::{Game, Learner, Question, planned};
+use danlu_train::objectives::rl::{Game, Judge, Learner, Question, Scorer, planned};
 use danlu_train::recipe::{OptimizerKind, PromptForm};
 use danlu_train::{Plan, Recipe, Summary, initial_model};
 
 use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, Made};
+use crate::life::scorer;
 
 /// The learning rate for a model as wide as this; narrower ones bear more.
 const RATE: f64 = 1e-5;
@@ -27,6 +28,7 @@ pub struct Asked<L> {
     train: Vec<Question>,
     held_out: Vec<Question>,
     reader: Reader,
+    scorer: Option<Scorer>,
     config: DecoderConfig,
     plan: Plan,
     learner: PhantomData<L>,
@@ -104,6 +106,7 @@ impl<L: Learner> Asked<L> {
         let reader = Reader::new(folder, recipe.rl.template, &config)?;
         let mut recipe = recipe.clone();
         careful(&mut recipe, &config);
+        let scorer = scorer::open(&mut recipe.rewards, &reader)?;
 
         let (mut data, mut all) = (vec![], vec![]);
         for source in &recipe.data.sources {
@@ -129,8 +132,21 @@ impl<L: Learner> Asked<L> {
         }
         ensure!(!train.is_empty(), "no question is left to learn from: {too_long} are longer than the model can read");
         println!("  {} questions, {} held out, {too_long} too long for the model", train.len(), held_out.len());
-        let plan = planned(&recipe, &train, &config, danlu_ops::gemm_rate())?;
-        Ok(Self { data, train, held_out, reader, config, plan, learner: PhantomData })
+        let mut plan = planned(&recipe, &train, &config, danlu_ops::gemm_rate())?;
+        plan.beside += scorer.as_ref().map_or(0, Scorer::parameters);
+        let asked = Self { data, train, held_out, reader, scorer, config, plan, learner: PhantomData };
+        // What cannot be judged is better known before a run is begun.
+        let judge = asked.judge()?;
+        asked.train.iter().chain(&asked.held_out).try_for_each(|question| judge.accepts(question))?;
+        Ok(asked)
+    }
+}
+
+impl<L> Asked<L> {
+    fn judge(&self) -> Result<Judge> {
+        let recipe = &self.plan.recipe;
+        let (tokenizer, ends) = (self.reader.tokenizer().clone(), self.reader.ends(&self.config));
+        Judge::new(&recipe.rewards, recipe.rl.max_tokens, tokenizer, ends, self.scorer.clone())
     }
 }
 
@@ -151,8 +167,7 @@ impl<L: Learner> Kind for Asked<L> {
 
     fn objective(&self) -> Result<L> {
         let recipe = &self.plan.recipe;
-        let (tokenizer, ends) = (self.reader.tokenizer().clone(), self.reader.ends(&self.config));
-        let game = Game::new(&self.plan, self.train.clone(), self.held_out.clone(), tokenizer, ends)?;
+        let game = Game::new(&self.plan, self.train.clone(), self.held_out.clone(), self.judge()?)?;
         let near = recipe.rl.kl > 0.0;
         let start = near.then(|| initial_model(recipe, &self.config, &danlu_ops::device())).transpose()?;
         L::new(game, recipe.objective.kind, start)

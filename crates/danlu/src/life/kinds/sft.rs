@@ -258,6 +258,10 @@ impl Kind for Tune {
         Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
     }
 
+    fn usage(&self, id: &ModelId) -> String {
+        format!("danlu chat {id}")
+    }
+
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {
         let probe = self.held_out.first().map_or(&[][..], |(_, one)| &one.ids);
         let config = answering(&self.config, &self.encoder);
