@@ -7,8 +7,9 @@
 //!
 //! Rounding to the nearest level would be wrong: with a decay of 0.95 or slower a step changes the second moment by less than half the way
 //! to the next level, and it would never move again. A value is therefore rounded up as often as it is near the upper level, so that codes
-//! are right on average. The place in that order comes from the additive sequence of Roberts' R2, a function of the element and the step:
-//! it is even over steps, needs no state, and a run that goes on rounds as one that never stopped.
+//! are right on average. Whose turn it is follows from additive recurrences (Weyl 1916), over elements with the golden ratio and over steps
+//! with the two numbers of Roberts' R2: they are more even than random numbers, need no state, and a run that goes on rounds as one that
+//! never stopped.
 
 use burn::tensor::{DType, Device, FloatDType, Int, IntDType, Tensor, TensorData};
 
