@@ -18,6 +18,9 @@ use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProper
 /// Cache lines, and the widest vectors.
 const ALIGN: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
+/// A multiple of every usual size of a page.
+#[cfg(all(target_os = "linux", not(miri)))]
+const PAGES: usize = 64 << 10;
 
 /// A block of memory that owns its allocation and is always initialized.
 struct Block {
@@ -51,6 +54,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
+        release(self);
         // SAFETY: allocated in `new` with the same layout.
         unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) }
     }
@@ -216,6 +220,23 @@ impl Pool {
         }
         self.shelves.retain(|_, shelf| !shelf.free.is_empty() || shelf.asked + 10_000 > self.clock);
     }
+}
+
+/// Gives the pages of a large block that is dropped back to the system. The C library would keep them: after the first free of a mapping
+/// it serves blocks of that size from its heap, whose holes stay in memory (180 MB beside a step of GPT-2 small).
+fn release(block: &Block) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    {
+        // Whole pages of any size that systems have.
+        let whole = block.bytes() / PAGES * PAGES;
+        if block.bytes() >= HUGE_PAGE {
+            // SAFETY: the range lies in the block, whose start is aligned to a huge page, and nothing reads the block any more; what
+            // the pages hold becomes zero.
+            unsafe { libc::madvise(block.ptr.as_ptr().cast(), whole, libc::MADV_DONTNEED) };
+        }
+    }
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    let _ = block;
 }
 
 /// Asks the system to back the block by huge pages. It is advice: nothing depends on the answer.

@@ -7,8 +7,9 @@
 //!
 //! Rounding to the nearest level would be wrong: with a decay of 0.95 or slower a step changes the second moment by less than half the way
 //! to the next level, and it would never move again. A value is therefore rounded up as often as it is near the upper level, so that codes
-//! are right on average. The place in that order comes from the additive sequence of Roberts' R2, a function of the element and the step:
-//! it is even over steps, needs no state, and a run that goes on rounds as one that never stopped.
+//! are right on average. Whose turn it is follows from additive recurrences (Weyl 1916), over elements with the golden ratio and over steps
+//! with the two numbers of Roberts' R2: they are more even than random numbers, need no state, and a run that goes on rounds as one that
+//! never stopped.
 
 use burn::tensor::{DType, Device, FloatDType, Int, IntDType, Tensor, TensorData};
 
@@ -127,6 +128,22 @@ fn eighth(x: f32) -> f32 {
     fourth(x) * fourth(x)
 }
 
+/// 1.5 · 2^23: adding it leaves the nearest integer in the low bits.
+const NEAREST: f32 = 12_582_912.0;
+
+/// The integer at or below a number from 0 to 2^22. Unlike a cast, which minds what does not fit, it is made of vector instructions.
+#[inline(always)]
+fn floor(x: f32) -> f32 {
+    let nearest = (x + NEAREST) - NEAREST;
+    if nearest > x { nearest - 1.0 } else { nearest }
+}
+
+/// An integer from 0 to 255 as a byte.
+#[inline(always)]
+fn byte(x: f32) -> u8 {
+    (x + NEAREST).to_bits() as u8
+}
+
 /// A block's scale and what brings its values below one.
 #[inline(always)]
 fn scale_of(largest: f32) -> (f32, f32) {
@@ -177,14 +194,14 @@ simd_fn! {
                 let across = (at + i as u32).wrapping_mul(ACROSS);
                 let place = |along: u32| (((across.wrapping_add(along)) & (PERIOD - 1)) as i32 as f32 + 0.5) * (1.0 / PERIOD as f32);
                 let x = sizes[i] * m_factor;
-                let low = (x.sqrt().sqrt() * LEVELS[0]) as i32 as f32;
+                let low = floor(x.sqrt().sqrt() * LEVELS[0]);
                 let level = round(x, low, [fourth(low * STEPS[0]), fourth((low + 1.0) * STEPS[0])], place(along[0]), LEVELS[0]);
-                m_codes[i] = (MIDDLE + if m[i] < 0.0 { -level } else { level }) as i32 as u8;
+                m_codes[i] = byte(MIDDLE + if m[i] < 0.0 { -level } else { level });
                 let x = v[i] * v_factor;
-                let low = (x.sqrt().sqrt().sqrt() * LEVELS[1]) as i32 as f32;
+                let low = floor(x.sqrt().sqrt().sqrt() * LEVELS[1]);
                 let level = round(x, low, [eighth(low * STEPS[1]), eighth((low + 1.0) * STEPS[1])], place(along[1]), LEVELS[1]);
                 let level = if level < LEAST { LEAST } else { level };
-                v_codes[i] = (if v[i] > 0.0 { level } else { 0.0 }) as i32 as u8;
+                v_codes[i] = byte(if v[i] > 0.0 { level } else { 0.0 });
             }
         }
     }

@@ -74,6 +74,17 @@ fn the_cpu_form_is_the_plain_form_to_the_bit() {
 }
 
 #[test]
+fn floors_and_bytes_are_exact() {
+    for i in 0..=255u8 {
+        let x = f32::from(i);
+        assert_eq!(byte(x), i);
+        for x in [x, x.next_down().max(0.0), x.next_up(), x + 0.25, x + 0.5, x + 0.75] {
+            assert_eq!(floor(x), x.floor(), "{x}");
+        }
+    }
+}
+
+#[test]
 fn every_instruction_set_gives_the_same_bits() {
     let (len, blocks) = (1000, 4);
     let run = |isa: Isa| {
