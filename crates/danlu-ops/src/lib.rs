@@ -28,7 +28,6 @@ mod plain;
 mod precision;
 pub mod profile;
 mod project;
-pub mod quantized;
 mod rate;
 mod recompute;
 mod rms_norm;
@@ -44,6 +43,7 @@ pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use buffer::pool_bytes;
+pub use danlu_quant as quantized;
 pub use device::{
     Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
 };
