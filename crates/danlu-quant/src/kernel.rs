@@ -97,11 +97,12 @@ impl Piece<'_> {
                     self.tile::<S, K, TALL, 1>(row, panel);
                     row += TALL;
                 }
-                match self.rows - row {
-                    3 => self.tile::<S, K, 3, 1>(row, panel),
-                    2 => self.tile::<S, K, 2, 1>(row, panel),
-                    1 => self.tile::<S, K, 1, 1>(row, panel),
-                    _ => {}
+                while row + 2 <= self.rows {
+                    self.tile::<S, K, 2, 1>(row, panel);
+                    row += 2;
+                }
+                if row < self.rows {
+                    self.tile::<S, K, 1, 1>(row, panel);
                 }
             }
         }
