@@ -29,7 +29,6 @@ mod plain;
 mod precision;
 pub mod profile;
 mod project;
-pub mod quantized;
 mod rate;
 mod recompute;
 mod rms_norm;
@@ -46,6 +45,7 @@ pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use before::Before;
 pub use buffer::{pool_bytes, release_buffers};
+pub use danlu_quant as quantized;
 pub use device::{
     Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
 };

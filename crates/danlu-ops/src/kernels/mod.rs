@@ -12,12 +12,12 @@ mod mat;
 mod pack;
 mod scratch;
 pub mod simd;
-pub mod threads;
 mod tile;
 
 pub use attention::{Attention, attention_backward, attention_cached, attention_forward};
 pub use attention::{PAGE, live_pages};
 pub(crate) use attention::{Page, Rows, attention_paged, store_paged};
+pub use danlu_quant::threads;
 pub use few::gemm_few;
 pub use gemm::{gemm, gemm_here};
 pub use gemv::gemv;

@@ -2,7 +2,8 @@
 
 use half::{bf16, f16};
 
-use super::Format;
+use crate::Format;
+use crate::layout::six_bits;
 
 /// The values of `bytes`, which are whole blocks, into `out`.
 ///
@@ -72,17 +73,6 @@ fn q4_k(block: &[u8; 144], out: &mut [f32; 256]) {
         for (out, q) in out.iter_mut().zip(&values[group / 2 * 32..]) {
             *out = scale * (q >> shift & 15) as f32 - least;
         }
-    }
-}
-
-/// The two numbers of six bits of group `group` in Q4_K's twelve bytes: whole in the low bits for the first four groups, in two parts for
-/// the others.
-fn six_bits(packed: &[u8], group: usize) -> (u8, u8) {
-    if group < 4 {
-        (packed[group] & 63, packed[group + 4] & 63)
-    } else {
-        let low = packed[group + 4];
-        (low & 15 | packed[group - 4] >> 2 & 48, low >> 4 | packed[group] >> 2 & 48)
     }
 }
 

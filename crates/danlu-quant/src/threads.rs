@@ -75,9 +75,10 @@ pub fn for_each_chunk<T: Send>(data: &mut [T], chunk: usize, body: impl Fn(usize
 }
 
 /// A pointer that a parallel loop may carry to its threads; whoever uses it says why the places written are disjoint.
-pub(crate) struct SendPtr<T>(pub *mut T);
+pub struct SendPtr<T>(pub *mut T);
 
 impl<T> SendPtr<T> {
+    /// The pointer itself.
     pub fn get(&self) -> *mut T {
         self.0
     }

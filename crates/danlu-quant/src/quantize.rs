@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Format;
+use crate::Format;
 
 /// Appends `values` in `format` to `out`; none when the format is only read (the K formats), or its blocks do not divide the number of
 /// values.

@@ -1,13 +1,4 @@
-//! Weights in blocks: a few scales for each run of 32 or 256 values along a row, and a few bits for each value. The layouts are those of
-//! [ggml](https://github.com/ggml-org/ggml), so that GGUF files need no conversion.
-
-mod dequantize;
-mod quantize;
-#[cfg(test)]
-mod tests;
-
-pub use dequantize::dequantize;
-pub use quantize::quantize;
+//! Which formats there are, and how large their blocks.
 
 /// How the numbers of a weight are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
