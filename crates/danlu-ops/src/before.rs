@@ -10,6 +10,7 @@ use crate::swiglu::{swiglu, swiglu_of};
 /// What stands before projections and is computed again in their backward pass: it costs next to nothing beside their products, and what it
 /// gives is as large as all that the rest of a layer keeps together.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "tensors are handles, and one of these lives for a call")]
 pub enum Before {
     /// [`gelu`].
     Gelu,

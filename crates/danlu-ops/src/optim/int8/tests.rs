@@ -11,6 +11,7 @@ fn codes(moment: &Int8Moment) -> Vec<u8> {
 }
 
 /// AdamW with moments of either kind on one row of weights.
+#[allow(clippy::large_enum_variant, reason = "there are two of these")]
 enum Run {
     Wide(Tensor<2>, [Tensor<2>; 2]),
     Int8(Tensor<2>, [Int8Moment; 2]),
