@@ -28,13 +28,8 @@ pub(crate) struct Piece<'a> {
     pub stride: usize,
 }
 
-/// Rows of the input in a tile …
+/// Rows of the input in a tile.
 const TALL: usize = 4;
-/// … and panels read at once where there is only one: several streams of memory keep more loads in flight.
-const WIDE: usize = 2;
-
-/// Bytes of a panel that are asked for before they are needed.
-const AHEAD: usize = 0;
 
 impl Piece<'_> {
     /// # Safety
@@ -79,74 +74,51 @@ impl Piece<'_> {
         let panels = self.out.div_ceil(ROWS);
         // SAFETY: rows and panels that exist.
         unsafe {
-            if self.rows == 1 {
-                let mut panel = 0;
-                while panel + WIDE <= panels {
-                    self.tile::<S, K, 1, WIDE>(0, panel);
-                    panel += WIDE;
-                }
-                while panel < panels {
-                    self.tile::<S, K, 1, 1>(0, panel);
-                    panel += 1;
-                }
-                return;
-            }
             for panel in 0..panels {
                 let mut row = 0;
                 while row + TALL <= self.rows {
-                    self.tile::<S, K, TALL, 1>(row, panel);
+                    self.tile::<S, K, TALL>(row, panel);
                     row += TALL;
                 }
                 while row + 2 <= self.rows {
-                    self.tile::<S, K, 2, 1>(row, panel);
+                    self.tile::<S, K, 2>(row, panel);
                     row += 2;
                 }
                 if row < self.rows {
-                    self.tile::<S, K, 1, 1>(row, panel);
+                    self.tile::<S, K, 1>(row, panel);
                 }
             }
         }
     }
 
-    /// `R` rows of the input from `row` on with `P` panels from `panel` on. What is added to what does not depend on either number.
+    /// `R` rows of the input from `row` on with one panel. What is added to what does not depend on `R`. Several panels at once made a single
+    /// row slower (`bench/results/2026-11-26-quantized-products.md`).
     #[inline(always)]
-    unsafe fn tile<S: Simd, K: Kind, const R: usize, const P: usize>(&self, row: usize, panel: usize) {
+    unsafe fn tile<S: Simd, K: Kind, const R: usize>(&self, row: usize, panel: usize) {
         let mut x = [std::ptr::null(); R];
         let mut scales = [std::ptr::null(); R];
         for r in 0..R {
             let (bytes, of_blocks) = self.x.row(self.first + row + r);
             (x[r], scales[r]) = (bytes.as_ptr(), of_blocks.as_ptr());
         }
-        // SAFETY: the tile's panels, blocks and rows exist, as the caller says.
+        // SAFETY: the panel, its blocks and the rows exist, as the caller says.
         unsafe {
-            let mut from = [std::ptr::null(); P];
-            for p in 0..P {
-                from[p] = self.panels.as_ptr().add((panel + p) * self.panel);
-            }
-            let mut sums = [[S::splat(0.0); R]; P];
+            let mut from = self.panels.as_ptr().add(panel * self.panel);
+            let mut sums = [S::splat(0.0); R];
             for _ in 0..self.panel / K::BYTES {
-                for p in 0..P {
-                    if R == 1 && AHEAD > 0 {
-                        for line in 0..K::BYTES.div_ceil(64) {
-                            S::prefetch(from[p].wrapping_add(AHEAD + 64 * line));
-                        }
-                    }
-                    K::block::<S, R>(from[p], &x, &scales, &mut sums[p]);
-                    from[p] = from[p].add(K::BYTES);
-                }
+                K::block::<S, R>(from, &x, &scales, &mut sums);
+                from = from.add(K::BYTES);
                 for r in 0..R {
                     x[r] = x[r].add(K::PARTS * BLOCK);
                     scales[r] = scales[r].add(K::PARTS);
                 }
             }
-            for p in 0..P {
-                let column = (panel + p) * ROWS;
-                let count = ROWS.min(self.out - column);
-                for r in 0..R {
-                    let results = S::array(sums[p][r]);
-                    let to = self.y.add((row + r) * self.stride + column);
-                    std::ptr::copy_nonoverlapping(results.as_ptr(), to, count);
-                }
+            let column = panel * ROWS;
+            let count = ROWS.min(self.out - column);
+            for r in 0..R {
+                let results = S::array(sums[r]);
+                let to = self.y.add((row + r) * self.stride + column);
+                std::ptr::copy_nonoverlapping(results.as_ptr(), to, count);
             }
         }
     }

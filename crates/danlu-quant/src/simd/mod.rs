@@ -29,9 +29,6 @@ pub(crate) trait Simd {
     /// A 32-bit float of each row.
     type Floats: Copy;
 
-    /// Asks for the cache line at `from`, which need not be readable.
-    #[inline(always)]
-    unsafe fn prefetch(_from: *const u8) {}
     /// The 32 bytes at `from`.
     unsafe fn bytes(from: *const u8) -> Self::Bytes;
     /// The low four bits of each byte.

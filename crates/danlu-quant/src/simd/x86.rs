@@ -43,12 +43,6 @@ macro_rules! shared {
         type Floats = __m256;
 
         #[inline(always)]
-        unsafe fn prefetch(from: *const u8) {
-            // SAFETY: reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
-        }
-
-        #[inline(always)]
         unsafe fn bytes(from: *const u8) -> __m256i {
             // SAFETY: the caller's, as in all functions here.
             unsafe { _mm256_loadu_si256(from.cast()) }

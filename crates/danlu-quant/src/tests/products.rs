@@ -192,7 +192,7 @@ fn sizes_that_do_not_fit_are_errors_and_write_nothing() {
     assert_eq!(zeros, [0.0; 6]);
 }
 
-/// One row takes the way with several panels at once; more threads than pieces, and one.
+/// One thread, and more than there are pieces.
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let inp = 512;
