@@ -1,8 +1,11 @@
 //! The messages of a conversation, as requests hold them.
+//!
+//! What only requests hold ends with the keys that nobody looks at: with them a list is no object, for which `serde` would take it.
 
 use std::collections::HashMap;
 
 use danlu_data::chat::{FunctionCall, Message, Role, ToolCall};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -20,6 +23,9 @@ pub struct ChatMessage {
     pub tool_calls: Option<Vec<CallMade>>,
     /// The call whose result a tool's message is.
     pub tool_call_id: Option<String>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
@@ -50,6 +56,9 @@ pub struct Part {
     pub kind: String,
     #[serde(default)]
     pub text: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 /// The kinds of parts that can be read.
@@ -113,7 +122,7 @@ impl ChatRole {
 pub fn conversation(messages: Vec<ChatMessage>) -> Result<Vec<Message>, ApiError> {
     let mut read = vec![];
     for message in messages {
-        let ChatMessage { role, content, name, tool_calls, tool_call_id } = message;
+        let ChatMessage { role, content, name, tool_calls, tool_call_id, .. } = message;
         let calls: Vec<ToolCall> = tool_calls
             .into_iter()
             .flatten()
@@ -196,6 +205,8 @@ mod tests {
             (json!([{"role": "user", "content": 3}]), "content must be"),
             (json!([{"role": "user", "content": "a", "tool_calls": call}]), "only the assistant's"),
             (json!([{"content": "a"}]), "role"),
+            (json!([["user", "a"]]), "sequence"),
+            (json!([{"role": "user", "content": [["text", "a"]]}]), "content must be"),
         ] {
             let message = read(messages).unwrap_err();
             assert!(message.contains(says), "{message:?} does not say {says:?}");

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use danlu_engine::{Grammar, Sampling};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
@@ -66,6 +67,9 @@ pub enum OneOrMore {
 pub struct StreamOptions {
     /// Whether a last piece tells how many tokens were read and written.
     pub include_usage: Option<bool>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 /// What the text must be like.
@@ -89,6 +93,9 @@ pub enum ResponseFormat {
 pub struct JsonSchema {
     /// Followed as far as it goes, whether `strict` is asked for or not; its name is not looked at.
     pub schema: Value,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 impl Settings {

@@ -2,6 +2,7 @@
 
 use danlu_data::chat::{Message, Role};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -71,6 +72,9 @@ pub struct CallItem {
     name: String,
     /// JSON, as text.
     arguments: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 /// What came of a call.
@@ -81,6 +85,9 @@ pub struct OutputItem {
     kind: OutputKind,
     call_id: String,
     output: Content,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -90,6 +97,9 @@ pub struct MessageItem {
     kind: Option<MessageKind>,
     role: ChatRole,
     content: Content,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -113,6 +123,9 @@ enum MessageKind {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct TextSettings {
     pub format: Option<TextFormat>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 /// What the text must be like.
@@ -152,6 +165,9 @@ pub struct NamedFunction {
     #[serde(rename = "type")]
     pub kind: ToolKind,
     pub name: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    _object: IgnoredAny,
 }
 
 /// What does not fit is refused, never cut.
@@ -197,7 +213,9 @@ impl ResponseRequest {
         let format = self.text.take().and_then(|text| text.format).map(|format| match format {
             TextFormat::Text => ResponseFormat::Text,
             TextFormat::JsonObject => ResponseFormat::JsonObject,
-            TextFormat::JsonSchema { schema } => ResponseFormat::JsonSchema { json_schema: JsonSchema { schema } },
+            TextFormat::JsonSchema { schema } => {
+                ResponseFormat::JsonSchema { json_schema: JsonSchema { schema, _object: IgnoredAny } }
+            }
         });
         Settings {
             max_tokens: self.max_output_tokens,
@@ -213,13 +231,14 @@ impl ResponseRequest {
     /// As [`Tools::new`].
     pub fn tools(&mut self) -> Result<Option<Tools>, ApiError> {
         let tools = self.tools.take().map(|tools| {
-            let tool = |FunctionTool { kind, function }| Tool { kind, function };
+            let tool = |FunctionTool { kind, function }| Tool { kind, function, _object: IgnoredAny };
             tools.into_iter().map(tool).collect()
         });
         let choice = self.tool_choice.take().map(|choice| match choice {
             ResponseToolChoice::Mode(mode) => ToolChoice::Mode(mode),
-            ResponseToolChoice::Named(NamedFunction { kind, name }) => {
-                ToolChoice::Named(NamedTool { kind, function: FunctionName { name } })
+            ResponseToolChoice::Named(NamedFunction { kind, name, .. }) => {
+                let function = FunctionName { name, _object: IgnoredAny };
+                ToolChoice::Named(NamedTool { kind, function, _object: IgnoredAny })
             }
         });
         Tools::new(tools, choice, self.parallel_tool_calls)

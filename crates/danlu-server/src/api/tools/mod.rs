@@ -7,6 +7,7 @@ mod schema;
 use std::collections::BTreeSet;
 
 use danlu_engine::Grammar;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -30,6 +31,9 @@ pub struct Tool {
     #[allow(dead_code, reason = "there is one kind, and others are refused by name")]
     pub kind: ToolKind,
     pub function: Function,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
@@ -51,6 +55,9 @@ pub struct Function {
     /// Taken and not looked at: see `parameters`.
     #[allow(dead_code, reason = "schemas are followed whether it is set or not")]
     pub strict: Option<bool>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 /// Whether tools are called.
@@ -82,11 +89,17 @@ pub struct NamedTool {
     #[allow(dead_code, reason = "there is one kind, and others are refused by name")]
     pub kind: ToolKind,
     pub function: FunctionName,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct FunctionName {
     pub name: String,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 /// The tools of a request, checked.
@@ -212,6 +225,7 @@ mod tests {
             (json!([named("a"), named("a")]), Value::Null, "two functions"),
             (json!([named("a b")]), Value::Null, "a b"),
             (json!([named("")]), Value::Null, "letters"),
+            (json!([["function", {"name": "a"}]]), Value::Null, "sequence"),
             (json!([{"type": "web_search"}]), Value::Null, "web_search"),
             (json!([{"type": "function"}]), Value::Null, "function"),
             (json!(vec![named("a"); 129]), Value::Null, "at most 128"),
