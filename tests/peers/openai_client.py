@@ -1,26 +1,41 @@
 """OpenAI's own Python client, unchanged, against `danlu serve`.
 
     danlu models pull smollm2
-    python tests/peers/openai_client.py target/release/danlu smollm2
+    danlu models pull minilm
+    python tests/peers/openai_client.py target/release/danlu smollm2 minilm [~/.danlu/models/minilm@1]
 
-Starts the server on a free port and goes through what clients do. Needs: pip install openai.
+Starts the server on a free port and goes through what clients do; without an encoder, embeddings are the decoder's. With the encoder's folder,
+and torch and transformers installed, embeddings are compared with theirs. Needs: pip install openai.
 """
 
+import base64
 import json
+import pathlib
 import re
+import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
 import openai
 
 program, model = sys.argv[1:3]
-server = subprocess.Popen([program, "serve", model, "--port", "0"], stdout=subprocess.PIPE, text=True)
-for line in server.stdout:
-    print("|", line.rstrip())
-    if found := re.search(r"http://[0-9.:]+", line):
-        break
+encoder = sys.argv[3] if len(sys.argv) > 3 else None
+encoder_folder = sys.argv[4] if len(sys.argv) > 4 else None
+
+
+def serve(*arguments):
+    server = subprocess.Popen([program, "serve", *arguments, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    for line in server.stdout:
+        print("|", line.rstrip())
+        if found := re.search(r"http://[0-9.:]+", line):
+            return server, found
+    raise SystemExit("the server did not start")
+
+
+server, found = serve(model, *([encoder] if encoder else []))
 client = openai.OpenAI(base_url=f"{found[0]}/v1", api_key="none", max_retries=0)
 messages = [
     {"role": "system", "content": "You answer in one short sentence."},
@@ -111,7 +126,135 @@ try:
     long = refused(openai.BadRequestError, messages=[{"role": "user", "content": "word " * 20000}])
     assert long.code == "context_length_exceeded"
     refused(openai.BadRequestError, temperature=-1)
-    refused(openai.BadRequestError, tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}])
+    refused(openai.BadRequestError, tools=[{"type": "function", "function": {"name": "not a name", "parameters": {}}}])
+    refused(openai.BadRequestError, tool_choice="required")
+
+    heading("tools")
+    weather = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "Get the weather in a city.",
+            "strict": True,
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "city": {"type": "string", "maxLength": 30},
+                    "unit": {"enum": ["celsius", "fahrenheit"]},
+                    "days": {"type": "integer", "minimum": 1, "maximum": 7},
+                },
+                "required": ["city", "unit", "days"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    nothing = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    clock = {"type": "function", "function": {"name": "get_time", "description": "Get the time.", "strict": True, "parameters": nothing}}
+    asking = {**greedy, "messages": [{"role": "user", "content": "What is the weather in Paris? Use celsius."}], "max_tokens": 200}
+    tools = {**asking, "tools": [weather, clock]}
+
+    def check_call(name, arguments):
+        value = json.loads(arguments)
+        print(name, value)
+        if name == "get_weather":
+            assert set(value) == {"city", "unit", "days"} and value["unit"] in ("celsius", "fahrenheit") and 1 <= value["days"] <= 7
+        else:
+            assert name == "get_time" and value == {}
+
+    free = client.chat.completions.create(**tools).choices[0]
+    print("auto:", free.finish_reason, repr(free.message.content), free.message.tool_calls)
+    assert (free.finish_reason == "tool_calls") == bool(free.message.tool_calls)
+    for seed in range(5):
+        drawn = client.chat.completions.create(**{**tools, "temperature": 1.2, "seed": seed}, tool_choice="required").choices[0]
+        assert drawn.finish_reason == "tool_calls" and drawn.message.content is None
+        check_call(drawn.message.tool_calls[0].function.name, drawn.message.tool_calls[0].function.arguments)
+    named = {**tools, "tool_choice": {"type": "function", "function": {"name": "get_weather"}}}
+    call = client.chat.completions.create(**named).choices[0].message.tool_calls[0]
+    check_call(call.function.name, call.function.arguments)
+    with client.chat.completions.stream(**named) as stream:
+        events = [event for event in stream]
+        final = stream.get_final_completion().choices[0]
+    assert final.finish_reason == "tool_calls" and final.message.tool_calls[0].function.arguments == call.function.arguments
+    parts = [event for event in events if event.type == "tool_calls.function.arguments.delta"]
+    print(len(parts), "pieces of arguments")
+    assert len(parts) > 3
+    turn = asking["messages"] + [
+        {"role": "assistant", "content": None, "tool_calls": [call.to_dict()]},
+        {"role": "tool", "tool_call_id": call.id, "content": "Sunny, 21 degrees celsius."},
+    ]
+    print("after the call:", repr(client.chat.completions.create(**{**tools, "messages": turn, "max_tokens": 60}).choices[0].message.content))
+
+    heading("responses")
+    asked = {"model": model, "input": "What is the capital of France?", "temperature": 0, "max_output_tokens": 40}
+    response = client.responses.create(**asked, instructions="You answer in one short sentence.")
+    print(response.status, repr(response.output_text), response.usage.to_dict())
+    assert response.output_text == text
+    pieces, last = "", None
+    with client.responses.create(**asked, instructions="You answer in one short sentence.", stream=True) as stream:
+        for event in stream:
+            pieces += event.delta if event.type == "response.output_text.delta" else ""
+            last = event
+    assert pieces == text and last.type == "response.completed" and last.response.output_text == text
+    with client.responses.stream(**asked, instructions="You answer in one short sentence.") as stream:
+        stream.until_done()
+        assert stream.get_final_response().output_text == text
+    held = client.responses.create(
+        **{**asked, "max_output_tokens": 120}, text={"format": {"type": "json_schema", "name": "city", "strict": True, "schema": schema}}
+    )
+    print(held.output_text)
+    assert set(json.loads(held.output_text)) == {"city", "country", "population"}
+    function = {"type": "function", **weather["function"]}
+    called = client.responses.create(**{**asked, "max_output_tokens": 200}, tools=[function], tool_choice="required").output[0]
+    check_call(called.name, called.arguments)
+    again = [{"role": "user", "content": asked["input"]}, called.to_dict(), {"type": "function_call_output", "call_id": called.call_id, "output": "Sunny."}]
+    print(repr(client.responses.create(**{**asked, "input": again}, tools=[function]).output_text))
+    for wrong in ({"previous_response_id": "resp_1"}, {"background": True}, {"truncation": "auto"}):
+        try:
+            client.responses.create(**asked, **wrong)
+        except openai.BadRequestError as error:
+            print(error.status_code, error.body["message"][:120])
+        else:
+            raise SystemExit(f"{wrong} was not refused")
+
+    heading("embeddings")
+    texts = ["A cat sits on the mat.", "A kitten rests on the rug.", "The stock market fell by three percent today."]
+    embedder = encoder or model
+    made = client.embeddings.create(model=embedder, input=texts, encoding_format="float")
+    vectors = [one.embedding for one in made.data]
+    dot = lambda a, b: sum(x * y for x, y in zip(a, b))
+    print(len(vectors[0]), "numbers;", made.usage.to_dict(), "likeness", [round(dot(vectors[0], other), 3) for other in vectors[1:]])
+    assert all(abs(dot(vector, vector) - 1) < 1e-5 for vector in vectors)
+    assert not encoder or dot(vectors[0], vectors[1]) > dot(vectors[0], vectors[2]) + 0.2
+    # The client asks for base64 when no format is named, and reads it.
+    default = [one.embedding for one in client.embeddings.create(model=embedder, input=texts).data]
+    assert max(abs(a - b) for x, y in zip(vectors, default) for a, b in zip(x, y)) < 1e-7
+    raw = client.embeddings.create(model=embedder, input=texts[0], encoding_format="base64").data[0].embedding
+    assert list(struct.unpack(f"<{len(vectors[0])}f", base64.b64decode(raw)))[:8] == default[0][:8]
+    short = client.embeddings.create(model=embedder, input=texts[0], dimensions=64).data[0].embedding
+    assert len(short) == 64 and abs(dot(short, short) - 1) < 1e-5
+    for wrong in ({"input": "word " * 9000}, {"input": ""}, {"input": "a", "dimensions": 100000}):
+        try:
+            client.embeddings.create(model=embedder, **wrong)
+        except openai.BadRequestError as error:
+            print(error.status_code, error.body["message"][:120])
+        else:
+            raise SystemExit(f"{str(wrong)[:40]} was not refused")
+    if encoder_folder:
+        try:
+            import torch
+            from transformers import AutoModel, AutoTokenizer
+        except ImportError:
+            print("no torch here: not compared with transformers")
+        else:
+            tokenizer, theirs = AutoTokenizer.from_pretrained(encoder_folder), AutoModel.from_pretrained(encoder_folder).eval()
+            worst = 0.0
+            for one, vector in zip(texts, vectors):
+                with torch.no_grad():
+                    states = theirs(**tokenizer(one, return_tensors="pt")).last_hidden_state[0]
+                unit = torch.nn.functional.normalize(states.mean(0), dim=0)
+                worst = max(worst, (unit - torch.tensor(vector)).abs().max().item())
+            print(f"at most {worst:.1e} from transformers' mean pooling")
+            assert worst < 1e-4
 
     heading("cancel")
     stream = client.chat.completions.create(**{**greedy, "max_tokens": 2000, "logit_bias": {"2": -100, "0": -100}}, stream=True)
@@ -138,3 +281,35 @@ try:
 finally:
     server.terminate()
     print("\n|", server.stdout.read().strip(), "| exit code", server.wait(60))
+
+heading("keys and rates")
+with tempfile.TemporaryDirectory() as folder:
+    keys = str(pathlib.Path(folder, "keys"))
+    make = [program, "serve", "--api-key-file", keys, "--new-api-key"]
+    key = lambda *arguments: subprocess.run([*make, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+    slow, free = key("slow", "--requests-per-minute", "2", "--tokens-per-minute", "100000"), key("free")
+    server, found = serve(model, "--api-key-file", keys)
+    try:
+        one = {**greedy, "max_tokens": 2}
+        limited = openai.OpenAI(base_url=f"{found[0]}/v1", api_key=slow, max_retries=0)
+        for _ in range(2):
+            limited.chat.completions.create(**one)
+        try:
+            limited.chat.completions.create(**one)
+        except openai.RateLimitError as error:
+            print(error.status_code, error.body["message"], "| Retry-After", error.response.headers["retry-after"])
+            assert 1 <= int(error.response.headers["retry-after"]) <= 30
+        else:
+            raise SystemExit("the third request was let in")
+        unlimited = openai.OpenAI(base_url=f"{found[0]}/v1", api_key=free, max_retries=0)
+        for _ in range(4):
+            unlimited.chat.completions.create(**one)
+        try:
+            openai.OpenAI(base_url=f"{found[0]}/v1", api_key="wrong", max_retries=0).models.list()
+        except openai.AuthenticationError as error:
+            print(error.status_code, error.body["message"])
+        else:
+            raise SystemExit("a wrong key was let in")
+    finally:
+        server.terminate()
+        print("|", server.stdout.read().strip(), "| exit code", server.wait(60))

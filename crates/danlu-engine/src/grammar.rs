@@ -62,7 +62,9 @@ impl Grammars {
     }
 
     fn grammar(&self, grammar: TopLevelGrammar) -> Result<Grammar> {
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
+        // Grammars come from outside, and the library takes some things for granted about them.
+        let make = std::panic::AssertUnwindSafe(|| self.factory.create_parser(grammar));
+        let matcher = Matcher::new(panic_utils::catch_unwind(make));
         match matcher.get_error() {
             Some(error) => Err(anyhow!(error)),
             None => Ok(Grammar { matcher }),

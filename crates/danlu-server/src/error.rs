@@ -5,14 +5,13 @@ use danlu_engine::serve::Refused;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// How long a client that is turned away is asked to wait, in seconds.
-const RETRY_AFTER: &str = "1";
-
 /// What went wrong, in the form of OpenAI's API.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
     body: ErrorDetail,
+    /// How long a client that asks too much is to wait, in seconds.
+    retry_after: u64,
 }
 
 /// The body of every answer that is an error.
@@ -40,16 +39,20 @@ impl ApiError {
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
-        Self { status, body: ErrorDetail { message: message.into(), kind, param: None, code: None } }
+        Self { status, body: ErrorDetail { message: message.into(), kind, param: None, code: None }, retry_after: 1 }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+
     /// The work on a request panicked, and said why on the standard error.
     pub fn lost(_: tokio::task::JoinError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be read; the server's log says why")
+        Self::internal("the request could not be worked on; the server's log says why")
     }
 
     #[must_use]
@@ -61,6 +64,13 @@ impl ApiError {
     #[must_use]
     pub fn code(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
+        self
+    }
+
+    /// Sets how long the client is asked to wait, in seconds; without it, one.
+    #[must_use]
+    pub fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = seconds;
         self
     }
 
@@ -83,10 +93,10 @@ impl From<Refused> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, retry_after) = (self.status, self.retry_after);
         let mut response = (status, Json(self.into_body())).into_response();
         if status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

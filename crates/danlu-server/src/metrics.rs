@@ -9,6 +9,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::App;
+use crate::document::Errors;
 
 /// Bounds of the times, in seconds: from a token of a small model to a long answer of a large one.
 const SECONDS: [f64; 12] = [0.01, 0.03, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 300.0];
@@ -35,6 +36,7 @@ fn describe() {
     describe_counter!("danlu_failures_total", "Requests that failed in the model");
     describe_counter!("danlu_read_tokens_total", "Tokens of prompts that were read; those kept from before are not read again");
     describe_counter!("danlu_drawn_tokens_total", "Tokens that were drawn");
+    describe_counter!("danlu_embedded_tokens_total", "Tokens of texts that were made into vectors");
     describe_gauge!("danlu_waiting", "Requests that wait for their turn");
     describe_gauge!("danlu_running", "Texts that are being written, or whose prompt is being read");
     describe_gauge!("danlu_kept_tokens", "Tokens of prompts whose keys and values are kept");
@@ -42,10 +44,10 @@ fn describe() {
 }
 
 /// Measures of the server, in Prometheus' text form.
-#[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, content_type = "text/plain", body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, content_type = "text/plain", body = String), Errors))]
 pub async fn show(State(app): State<App>) -> String {
-    for model in app.models.iter() {
-        let (stats, label) = (model.engine.stats(), || model.id.clone());
+    for writer in app.models.iter().filter_map(|model| model.writer.as_ref()) {
+        let (stats, label) = (writer.engine.stats(), || writer.id.clone());
         counter!("danlu_read_tokens_total", "model" => label()).absolute(stats.read_tokens.load(Ordering::Relaxed));
         counter!("danlu_drawn_tokens_total", "model" => label()).absolute(stats.drawn_tokens.load(Ordering::Relaxed));
         gauge!("danlu_waiting", "model" => label()).set(stats.waiting.load(Ordering::Relaxed) as f64);

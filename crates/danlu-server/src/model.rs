@@ -1,24 +1,24 @@
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::Device;
-use danlu_data::chat::{Encoder, Template};
+use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_engine::serve::{Engine, Options};
-use danlu_engine::{Generator, Grammars};
+use danlu_engine::serve::Options;
+use danlu_models::{Backbone, BackboneConfig, folder};
 
-/// A model that is served: its engine, and what turns requests into tokens.
+use crate::embedder::{Embedder, Reader};
+use crate::writer::Writer;
+
+/// A model that is served: a decoder writes and embeds, an encoder embeds.
 pub struct Model {
     /// What clients call it.
     pub id: String,
     /// Another name it answers to.
     pub alias: Option<String>,
-    pub engine: Engine,
-    generator: Generator,
-    /// Or why it cannot talk.
-    encoder: Result<Encoder, String>,
-    grammars: OnceLock<Result<Grammars, String>>,
+    pub(crate) writer: Option<Arc<Writer>>,
+    pub(crate) embedder: Arc<Embedder>,
 }
 
 impl Model {
@@ -27,18 +27,25 @@ impl Model {
     /// # Errors
     /// When it cannot be read, or not be served.
     pub fn load(id: &str, alias: Option<String>, folder: &Path, options: Options) -> Result<Self> {
-        let (decoder, config) = danlu_models::folder::load(folder, &Device::flex())?;
+        let device = Device::flex();
         let tokenizer = Tokenizer::load(folder)?;
-        let encoder = match Template::of_folder(folder)? {
-            Some(template) => Encoder::new(template, tokenizer.clone()).map_err(|error| format!("{error:#}")),
-            None => Err("it has no chat template".to_owned()),
+        let (queue, config) = (options.queue, folder::load_backbone_config(folder)?);
+        let (backbone, reader, writer) = match config {
+            BackboneConfig::Bert(_) => {
+                let backbone = Backbone::Bert(folder::load_bert(folder, &device)?.0);
+                (backbone, Reader::framed(tokenizer)?, None)
+            }
+            BackboneConfig::Decoder(_) => {
+                let (decoder, config) = folder::load(folder, &device)?;
+                // A clone shares the weights.
+                let backbone = Backbone::Decoder(decoder.clone());
+                let writer = Writer::new(id, decoder, &config, tokenizer, Template::of_folder(folder)?, options)?;
+                let writer = Arc::new(writer);
+                (backbone, Reader::Begun(writer.clone()), Some(writer))
+            }
         };
-        let mut generator = Generator::new(decoder, tokenizer).with_config(&config);
-        if let Ok(encoder) = &encoder {
-            generator = generator.with_end(encoder.turn_end());
-        }
-        let engine = Engine::start(&generator, options).with_context(|| format!("{id} cannot be served"))?;
-        Ok(Self { id: id.to_owned(), alias, engine, generator, encoder, grammars: OnceLock::new() })
+        let embedder = Embedder::new(folder, backbone, config, reader, queue)?;
+        Ok(Self { id: id.to_owned(), alias, writer, embedder: Arc::new(embedder) })
     }
 
     /// Whether clients mean this model by `name`.
@@ -46,43 +53,13 @@ impl Model {
         self.id == name || self.alias.as_deref() == Some(name)
     }
 
-    pub fn tokenizer(&self) -> &Tokenizer {
-        self.generator.tokenizer()
+    /// The longest text, prompt and answer together, in tokens.
+    pub fn context(&self) -> usize {
+        self.embedder.context()
     }
 
-    /// The tokens of a text to go on with.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.generator.encode(text)
-    }
-
-    /// What writes conversations for it.
-    ///
-    /// # Errors
-    /// Why it cannot talk.
-    pub fn encoder(&self) -> Result<&Encoder, &str> {
-        self.encoder.as_ref().map_err(String::as_str)
-    }
-
-    /// What holds its texts to a grammar; made when first asked for.
-    ///
-    /// # Errors
-    /// When its tokenizer does not tell which bytes its tokens are.
-    pub fn grammars(&self) -> Result<&Grammars, &str> {
-        let make = || {
-            let vocabulary = self.generator.decoder().head_weight().dims()[0];
-            Grammars::new(self.tokenizer(), self.generator.ends(), vocabulary).map_err(|error| format!("{error:#}"))
-        };
-        self.grammars.get_or_init(make).as_ref().map_err(String::as_str)
-    }
-
-    /// A token as text and bytes, for log-probabilities.
-    pub fn token(&self, id: u32) -> (String, Vec<u8>) {
-        let text = self.tokenizer().decode(&[id]).unwrap_or_default();
-        let bytes = self.grammars().ok().and_then(|grammars| grammars.bytes(id)).map(<[u8]>::to_vec);
-        let bytes = bytes.unwrap_or_else(|| text.as_bytes().to_vec());
-        (text, bytes)
+    /// Whether it still answers.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.writer.as_ref().is_none_or(|writer| writer.engine.is_alive())
     }
 }

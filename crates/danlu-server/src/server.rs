@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::ToSchema;
 
-use crate::api::{chat, completions, models, now};
+use crate::api::{chat, completions, embeddings, models, now, responses};
+use crate::document::document;
 use crate::error::ApiError;
 use crate::guard::guard;
 use crate::keys::Keys;
@@ -37,6 +40,8 @@ pub struct App {
     pub models: Arc<[Arc<Model>]>,
     pub keys: Arc<Option<Keys>>,
     pub metrics: PrometheusHandle,
+    /// The API's description, as JSON.
+    pub document: Bytes,
     /// In seconds since 1970.
     pub started: u64,
 }
@@ -74,7 +79,9 @@ impl Server {
     }
 
     fn router(self) -> Result<Router> {
+        let document = serde_json::to_vec(&document(self.keys.is_some()))?.into();
         let app = App {
+            document,
             models: self.models.into_iter().map(Arc::new).collect(),
             keys: Arc::new(self.keys),
             metrics: metrics::recorder()?,
@@ -83,6 +90,8 @@ impl Server {
         let guarded = Router::new()
             .route("/v1/chat/completions", post(chat::complete))
             .route("/v1/completions", post(completions::complete))
+            .route("/v1/responses", post(responses::create))
+            .route("/v1/embeddings", post(embeddings::create))
             .route("/v1/models", get(models::list))
             .route("/v1/models/{model}", get(models::show))
             .route("/metrics", get(metrics::show))
@@ -112,27 +121,20 @@ async fn serve(
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct Health {
+pub struct Health {
     status: &'static str,
 }
 
 /// Whether all models answer.
 #[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, body = Health), (status = 503, body = Health)))]
-async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
-    if app.models.iter().all(|model| model.engine.is_alive()) {
+pub async fn health(State(app): State<App>) -> (StatusCode, Json<Health>) {
+    if app.models.iter().all(|model| model.is_alive()) {
         (StatusCode::OK, Json(Health { status: "ok" }))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "a model has failed" }))
     }
 }
 
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "danlu", description = "Models over the API of OpenAI's clients"),
-    paths(chat::complete, completions::complete, models::list, models::show, metrics::show, health)
-)]
-struct Document;
-
-async fn openapi() -> Json<utoipa::openapi::OpenApi> {
-    Json(Document::openapi())
+async fn openapi(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], app.document).into_response()
 }

@@ -155,7 +155,7 @@ async function load() {
     const response = await fetch("/v1/models", { headers: headers() });
     const body = await response.json();
     if (!response.ok) throw new Error(body.error.message);
-    models = body.data;
+    models = body.data.filter((one) => one.completions);
     $("status").textContent = "";
   } catch (error) {
     $("status").textContent = error instanceof TypeError ? say("failed") : error.message;

@@ -1,23 +1,25 @@
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use danlu_engine::LogProbs;
 use danlu_engine::serve::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::answering::{Answering, finish_reason, stream};
+use super::answering::{Answering, Ask, Pieces, finish_reason, stream};
 use super::settings::Settings;
 use super::{Usage, check_known, identifier, now, read};
 use crate::App;
-use crate::error::{ApiError, ErrorBody};
-use crate::model::Model;
+use crate::document::Errors;
+use crate::error::ApiError;
+use crate::rates::Caller;
+use crate::writer::Writer;
 
 /// The most of the likeliest tokens that are told of.
 const TOP_LOGPROBS: usize = 20;
@@ -27,7 +29,8 @@ pub struct CompletionRequest {
     pub model: String,
     pub prompt: TextOrTokens,
     /// Tokens come with their log-probabilities and those of so many of the likeliest tokens, at most 20.
-    pub logprobs: Option<usize>,
+    #[schema(maximum = 20)]
+    pub logprobs: Option<u32>,
     #[serde(flatten)]
     pub settings: Settings,
     #[serde(flatten)]
@@ -37,11 +40,11 @@ pub struct CompletionRequest {
 
 /// A text to go on with, or its tokens, to which nothing is added.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "prompt must be a text, a list with one text, or a list of tokens")]
 pub enum TextOrTokens {
     Text(String),
     Tokens(Vec<u32>),
-    /// Several texts; only one is taken at a time.
+    /// One text; several are not taken.
     Texts(Vec<String>),
 }
 
@@ -75,13 +78,13 @@ pub struct TextLogprobs {
 }
 
 impl TextLogprobs {
-    fn push(&mut self, model: &Model, token: u32, log_probs: &LogProbs, at: &mut usize) {
-        let text = model.token(token).0;
+    fn push(&mut self, writer: &Writer, token: u32, log_probs: &LogProbs, at: &mut usize) {
+        let text = writer.token(token).0;
         self.text_offset.push(*at);
         *at += text.chars().count();
         self.tokens.push(text);
         self.token_logprobs.push(log_probs.token);
-        self.top_logprobs.push(log_probs.top.iter().map(|(id, log)| (model.token(*id).0, *log)).collect());
+        self.top_logprobs.push(log_probs.top.iter().map(|(id, log)| (writer.token(*id).0, *log)).collect());
     }
 }
 
@@ -89,29 +92,31 @@ impl TextLogprobs {
 #[utoipa::path(
     post, path = "/v1/completions", tag = "completions", request_body = CompletionRequest,
     responses(
-        (status = 200, description = "The text that follows; with `stream`, its pieces as server-sent events", body = TextCompletion),
-        (status = 400, description = "The request is wrong, or its prompt does not fit", body = ErrorBody),
-        (status = 401, description = "A key is needed", body = ErrorBody),
-        (status = 404, description = "There is no such model", body = ErrorBody),
-        (status = 429, description = "Too many requests wait", body = ErrorBody),
+        (
+            status = 200, description = "The text that follows; with `stream`, its pieces as server-sent events",
+            content((TextCompletion = "application/json"), (String = "text/event-stream"))
+        ),
+        Errors,
     )
 )]
 pub async fn complete(
     State(app): State<App>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request: CompletionRequest = read(&headers, body)?;
-    check_known(&request.other)?;
-    let model = app.model(&request.model)?;
-    if let Some(top) = request.logprobs.filter(|top| *top > TOP_LOGPROBS) {
+    check_known(&request.other, &[])?;
+    let writer = app.writer(&request.model)?;
+    let log_probs = request.logprobs.map(|top| top as usize);
+    if let Some(top) = log_probs.filter(|top| *top > TOP_LOGPROBS) {
         return Err(ApiError::bad_request(format!("logprobs must be at most {TOP_LOGPROBS}; it is {top}")).param("logprobs"));
     }
-    let (settings, log_probs) = (request.settings, request.logprobs);
+    let settings = request.settings;
     let (streams, samples, usage) = (settings.streams(), settings.samples(), settings.includes_usage());
     // Tokenizers and grammars may take their time.
     let begun = tokio::task::spawn_blocking(move || {
-        let text = |text: &str| model.encode(text).map_err(|error| ApiError::bad_request(error.to_string()).param("prompt"));
+        let text = |text: &str| writer.encode(text).map_err(|error| ApiError::bad_request(error.to_string()).param("prompt"));
         let prompt = match &request.prompt {
             TextOrTokens::Text(prompt) => text(prompt)?,
             TextOrTokens::Tokens(tokens) => tokens.clone(),
@@ -123,7 +128,7 @@ pub async fn complete(
                 }
             },
         };
-        Answering::begin(model, prompt, &settings, log_probs)
+        Answering::begin(writer.clone(), &settings, Ask { prompt, log_probs, grammar: None, stop: None, caller })
     });
     let answering = begun.await.map_err(ApiError::lost)??;
     if streams {
@@ -148,7 +153,7 @@ async fn whole(mut answering: Answering, samples: usize, log_probs: bool) -> Res
             Event::Token { sample, token, text, log_probs } => {
                 choices[sample].text.push_str(&text);
                 if let (Some(all), Some(one)) = (&mut choices[sample].logprobs, log_probs) {
-                    all.push(answering.model(), token, &one, &mut at[sample]);
+                    all.push(answering.writer(), token, &one, &mut at[sample]);
                 }
             }
             Event::Finished { sample, text, reason, .. } => {
@@ -158,24 +163,24 @@ async fn whole(mut answering: Answering, samples: usize, log_probs: bool) -> Res
             Event::Read { .. } | Event::Failed(_) => {}
         }
     }
-    let (id, model, usage) = (identifier("cmpl"), answering.model().id.clone(), Some(answering.usage()));
+    let (id, model, usage) = (identifier("cmpl-"), answering.writer().id.clone(), Some(answering.usage()));
     Ok(Json(TextCompletion { id, object: "text_completion", created: now(), model, choices, usage }))
 }
 
 fn chunks(answering: Answering, samples: usize, include_usage: bool) -> Response {
-    let (id, name, created) = (identifier("cmpl"), answering.model().id.clone(), now());
+    let (id, name, created) = (identifier("cmpl-"), answering.writer().id.clone(), now());
     let chunk = move |choices: Vec<TextChoice>, usage| {
         let (id, model) = (id.clone(), name.clone());
         TextCompletion { id, object: "text_completion", created, model, choices, usage }
     };
     let last = chunk.clone();
     let mut at = vec![0; samples];
-    let piece = move |model: &Model, event: Event| match event {
+    let piece = move |writer: &Writer, event: Event| match event {
         Event::Token { text, log_probs: None, .. } if text.is_empty() => vec![],
         Event::Token { sample: index, token, text, log_probs } => {
             let logprobs = log_probs.map(|one| {
                 let mut all = TextLogprobs::default();
-                all.push(model, token, &one, &mut at[index]);
+                all.push(writer, token, &one, &mut at[index]);
                 all
             });
             vec![chunk(vec![TextChoice { index, text, logprobs, finish_reason: None }], None)]
@@ -185,5 +190,6 @@ fn chunks(answering: Answering, samples: usize, include_usage: bool) -> Response
         }
         Event::Read { .. } | Event::Failed(_) => vec![],
     };
-    stream(answering, piece, move |usage| include_usage.then(|| last(vec![], Some(usage))))
+    let last = move |usage| include_usage.then(|| last(vec![], Some(usage)));
+    stream(answering, Pieces { piece, last })
 }

@@ -3,8 +3,12 @@
 pub mod answering;
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
+pub mod messages;
 pub mod models;
+pub mod responses;
 pub mod settings;
+pub mod tools;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -33,13 +37,14 @@ pub struct PromptTokensDetails {
 }
 
 /// Parameters of OpenAI's API that say nothing about the answer; they are taken and not looked at.
-const IGNORED: [&str; 7] =
-    ["user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls"];
+pub const IGNORED: [&str; 7] =
+    ["user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"];
 
 /// Reads the body of a request. Only what calls itself JSON is read: a browser then asks first when another site's page sends it.
 pub fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if !kind.trim_start().starts_with("application/json") {
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
         let message = format!("the body must be JSON with the content type application/json; it is {kind:?}");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }
@@ -47,12 +52,13 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, body: Result<Bytes, BytesR
     serde_json::from_slice(&body).map_err(|error| ApiError::bad_request(format!("the body is not a request: {error}")))
 }
 
-/// Refuses parameters that would not be followed.
-pub fn check_known(other: &Map<String, Value>) -> Result<(), ApiError> {
-    match other.iter().find(|(key, value)| !value.is_null() && !IGNORED.contains(&key.as_str())) {
+/// Refuses parameters that would not be followed; those in `more` are taken and not looked at, besides those that always are.
+pub fn check_known(other: &Map<String, Value>, more: &[&str]) -> Result<(), ApiError> {
+    let taken = |key: &str| IGNORED.contains(&key) || more.contains(&key);
+    match other.iter().find(|(key, value)| !value.is_null() && !taken(key)) {
         Some((key, _)) => {
             let message = match key.as_str() {
-                "tools" | "tool_choice" | "functions" | "function_call" => format!("{key} is not supported yet"),
+                "functions" | "function_call" => format!("{key} is not supported; use tools and tool_choice"),
                 _ => format!("unknown parameter: {key}"),
             };
             Err(ApiError::bad_request(message).param(key).code("unknown_parameter"))
@@ -61,9 +67,14 @@ pub fn check_known(other: &Map<String, Value>) -> Result<(), ApiError> {
     }
 }
 
-/// An identifier that no other answer has.
+/// Why a model that was asked to write cannot.
+pub fn cannot_write(id: &str) -> ApiError {
+    ApiError::bad_request(format!("{id} is an encoder and writes nothing; use /v1/embeddings")).param("model")
+}
+
+/// An identifier that nothing else has.
 pub fn identifier(prefix: &str) -> String {
-    format!("{prefix}-{:032x}", rand::random::<u128>())
+    format!("{prefix}{:032x}", rand::random::<u128>())
 }
 
 /// Seconds since 1970.

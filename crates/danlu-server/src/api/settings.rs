@@ -2,39 +2,52 @@ use std::collections::BTreeMap;
 
 use danlu_engine::{Grammar, Sampling};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::model::Model;
+use crate::writer::Writer;
+
+/// Above this, a temperature draws any token alike and a penalty allows nothing again.
+const MOST: f32 = 1000.0;
 
 /// What both ways of asking have in common: how tokens are drawn, when the text ends, and how it is sent.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub struct Settings {
     /// The most tokens to write; as many as the context has room for, when absent.
-    pub max_tokens: Option<usize>,
+    #[schema(minimum = 1)]
+    pub max_tokens: Option<u32>,
     /// Another name for `max_tokens`.
-    pub max_completion_tokens: Option<usize>,
+    #[schema(minimum = 1)]
+    pub max_completion_tokens: Option<u32>,
     /// 0 takes the most likely token always; 1, the default, draws with the model's own probabilities.
+    #[schema(minimum = 0, maximum = 1000)]
     pub temperature: Option<f32>,
     /// Only the fewest tokens whose probabilities reach this.
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     pub top_p: Option<f32>,
     /// Only so many of the most likely tokens; not in OpenAI's API.
-    pub top_k: Option<usize>,
+    pub top_k: Option<u32>,
     /// Only tokens at least this fraction as likely as the likeliest; not in OpenAI's API.
+    #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f32>,
     /// Logits of tokens that have been, also in the prompt, are divided by this; not in OpenAI's API.
+    #[schema(exclusive_minimum = 0, maximum = 1000)]
     pub repetition_penalty: Option<f32>,
     /// From -2 to 2.
+    #[schema(minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f32>,
     /// From -2 to 2.
+    #[schema(minimum = -2, maximum = 2)]
     pub presence_penalty: Option<f32>,
     /// Added to the logits of tokens, by their ids; from -100 to 100.
     pub logit_bias: Option<BTreeMap<String, f32>>,
     /// The same seed gives the same answer.
     pub seed: Option<i64>,
-    /// How many answers.
-    pub n: Option<usize>,
+    /// How many answers; as many as the server writes at a time are the most.
+    #[schema(minimum = 1)]
+    pub n: Option<u32>,
     /// Strings that end the text and are no part of it, at most four.
     pub stop: Option<OneOrMore>,
     /// Whether the answer comes piece by piece, as server-sent events.
@@ -44,7 +57,7 @@ pub struct Settings {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a text or a list of texts is needed")]
 pub enum OneOrMore {
     One(String),
     More(Vec<String>),
@@ -54,6 +67,9 @@ pub enum OneOrMore {
 pub struct StreamOptions {
     /// Whether a last piece tells how many tokens were read and written.
     pub include_usage: Option<bool>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 /// What the text must be like.
@@ -77,11 +93,19 @@ pub enum ResponseFormat {
 pub struct JsonSchema {
     /// Followed as far as it goes, whether `strict` is asked for or not; its name is not looked at.
     pub schema: Value,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub _object: IgnoredAny,
 }
 
 impl Settings {
     pub fn samples(&self) -> usize {
-        self.n.unwrap_or(1)
+        self.n.unwrap_or(1) as usize
+    }
+
+    /// Whether the text must be of a form.
+    pub fn has_format(&self) -> bool {
+        !matches!(self.response_format, None | Some(ResponseFormat::Text))
     }
 
     pub fn streams(&self) -> bool {
@@ -110,27 +134,32 @@ impl Settings {
             })?;
             logit_bias.insert(id, *bias);
         }
+        for (name, value) in [("temperature", self.temperature), ("repetition_penalty", self.repetition_penalty)] {
+            if let Some(value) = value.filter(|value| *value > MOST) {
+                return Err(ApiError::bad_request(format!("{name} must be at most {MOST}; it is {value}")).param(name));
+            }
+        }
         let defaults = Sampling::default();
         Ok(Sampling {
             temperature: self.temperature.unwrap_or(1.0),
             top_p: self.top_p.unwrap_or(1.0),
-            top_k: self.top_k.unwrap_or(defaults.top_k),
+            top_k: self.top_k.map_or(defaults.top_k, |k| k as usize),
             min_p: self.min_p.unwrap_or(defaults.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
             logit_bias,
             seed: self.seed.map_or_else(rand::random, |seed| seed as u64),
-            max_tokens: self.max_completion_tokens.or(self.max_tokens).unwrap_or(usize::MAX),
+            max_tokens: self.max_completion_tokens.or(self.max_tokens).map_or(usize::MAX, |most| most as usize),
             stop,
         })
     }
 
     /// # Errors
     /// When the schema or expression is none, or the model's tokenizer does not allow it.
-    pub fn grammar(&self, model: &Model) -> Result<Option<Grammar>, ApiError> {
+    pub fn grammar(&self, writer: &Writer) -> Result<Option<Grammar>, ApiError> {
         let wrong = |message: String| ApiError::bad_request(message).param("response_format");
-        let grammars = || model.grammars().map_err(|error| wrong(error.to_owned()));
+        let grammars = || writer.grammars().map_err(|error| wrong(error.to_owned()));
         let grammar = match &self.response_format {
             None | Some(ResponseFormat::Text) => return Ok(None),
             Some(ResponseFormat::JsonObject) => grammars()?.json_schema(json!({"type": "object"})),

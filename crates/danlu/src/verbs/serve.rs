@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use danlu_engine::serve::Options;
-use danlu_server::{Keys, Model, Server};
+use danlu_server::{Keys, Model, Rates, Server};
 
 use super::{Context, generate};
 use crate::exit::{Outcome, bad_input};
@@ -12,10 +12,10 @@ use crate::{human, interrupt};
 /// Let others talk to models: OpenAI's API, and a page to chat on.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu serve smollm2\n  danlu serve smollm2 up@1 --port 9000\n  danlu serve --api-key-file keys --new-api-key ann\n  danlu serve smollm2 --host 0.0.0.0 --api-key-file keys"
+    after_help = "Examples:\n  danlu serve smollm2\n  danlu serve smollm2 minilm --port 9000\n  danlu serve --api-key-file keys --new-api-key ann --tokens-per-minute 20000\n  danlu serve smollm2 --host 0.0.0.0 --api-key-file keys"
 )]
 pub struct Args {
-    /// The models, each as NAME or NAME@VERSION, or a folder that transformers could load.
+    /// The models, each as NAME or NAME@VERSION, or a folder that transformers could load. Decoders write and embed, encoders (minilm) embed.
     #[arg(required_unless_present = "new_api_key")]
     pub models: Vec<String>,
     /// The address to listen on; one that other machines reach needs API keys.
@@ -30,6 +30,12 @@ pub struct Args {
     /// Make a key of this name, add its hash to the file, show the key once, and leave.
     #[arg(long, value_name = "NAME", requires = "api_key_file")]
     pub new_api_key: Option<String>,
+    /// Let the new key ask at most this often in a minute.
+    #[arg(long, value_name = "N", requires = "new_api_key", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_per_minute: Option<u32>,
+    /// Let the new key have at most this many tokens read and written in a minute.
+    #[arg(long, value_name = "N", requires = "new_api_key", value_parser = clap::value_parser!(u32).range(1..))]
+    pub tokens_per_minute: Option<u32>,
     /// Write at most this many answers of a model at the same time.
     #[arg(long, value_name = "N", default_value_t = Options::default().width)]
     pub width: usize,
@@ -46,7 +52,8 @@ pub struct Args {
 
 pub fn run(context: &Context, args: Args) -> Outcome {
     if let (Some(file), Some(name)) = (&args.api_key_file, &args.new_api_key) {
-        println!("{}", Keys::create(file, name).map_err(bad_input)?);
+        let rates = Rates { requests: args.requests_per_minute, tokens: args.tokens_per_minute };
+        println!("{}", Keys::create(file, name, rates).map_err(bad_input)?);
         return Ok(());
     }
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose().map_err(bad_input)?;
@@ -61,12 +68,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         let full = folder.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned());
         let id = if Path::new(name).is_dir() { full.as_deref().unwrap_or(name) } else { name };
         let model = Model::load(id, full.clone(), &folder, options.clone()).map_err(bad_input)?;
-        println!(
-            "{} is loaded ({}, context {})",
-            model.id,
-            human::seconds(began.elapsed().as_secs_f64()),
-            model.engine.context()
-        );
+        println!("{} is loaded ({}, context {})", model.id, human::seconds(began.elapsed().as_secs_f64()), model.context());
         server.models.push(model);
     }
     interrupt::install()?;
