@@ -19,6 +19,8 @@ use crate::recipe::SampleSpec;
 const PROMPT_WORDS: usize = 4;
 /// Prompts taken from held-out documents when the recipe names none.
 const PROMPTS: usize = 3;
+/// Documents that a measure reads at least, however few tokens it is asked for: a few long ones would say more of themselves than of the text.
+const LEAST_DOCUMENTS: u64 = 16;
 
 /// The objective of pretraining: the mean negative log-likelihood of every next token, documents not seeing each other.
 pub struct CausalLm {
@@ -111,6 +113,8 @@ impl Objective for CausalLm {
 
     fn measure(&self, model: &Decoder, tokens: u64) -> Result<Measure> {
         let model = model.valid();
+        let documents: u64 = self.held_out.iter().map(|split| split.documents() as u64).sum();
+        let tokens = tokens.max(LEAST_DOCUMENTS * self.held_out_tokens() / documents.max(1));
         let limits = Limits { tokens: Some(tokens), ..Limits::default() };
         if let [split] = &self.held_out[..] {
             return bits_per_byte(&model, split, limits);
