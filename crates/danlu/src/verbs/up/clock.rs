@@ -40,18 +40,18 @@ impl Clock {
 
     fn at(&self, stage: Until, spent: f64) -> f64 {
         let nominal = self.nominal(stage);
-        let left = (self.minutes - spent) * parts(stage) / self.to_do(stage) - AFTER_TRAINING / 60.0;
+        let left = (self.minutes - spent) * parts(stage) / self.remaining(stage) - AFTER_TRAINING / 60.0;
         // With a tiny budget a training still gets a part of its share; the whole then takes a little longer than asked.
         left.min(nominal).max(nominal * 0.25).max(0.01)
     }
 
     /// A stage's share of the whole, in minutes.
     pub fn nominal(&self, stage: Until) -> f64 {
-        self.minutes * parts(stage) / self.to_do(Until::Pretrain)
+        self.minutes * parts(stage) / self.remaining(Until::Pretrain)
     }
 
     /// Parts of all that is to do from this stage on.
-    fn to_do(&self, from: Until) -> f64 {
+    fn remaining(&self, from: Until) -> f64 {
         let stages =
             [Until::Pretrain, Until::Tune, Until::Align].into_iter().filter(|&stage| stage >= from && stage <= self.until);
         let measuring = if self.until > Until::Pretrain { MEASURING } else { 0.0 };
