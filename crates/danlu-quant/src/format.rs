@@ -46,6 +46,11 @@ impl Format {
         columns.is_multiple_of(self.block()).then(|| (columns / self.block()).checked_mul(self.block_bytes()))?
     }
 
+    /// Whether there are products in integers with it ([`crate::Weights`]).
+    pub const fn has_products(self) -> bool {
+        crate::layout::block_bytes(self).is_some()
+    }
+
     /// The name ggml gives it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -59,6 +59,7 @@ fn a_gguf_file_becomes_a_model() {
     let show = ["imported", "tiny.gguf (licence: apache-2.0)", "weights were Q8_0", "level       L0", "chat_template.jinja"];
     expect(&home, 0, &["models", "show", "tiny"], &show);
     expect(&home, 0, &["models", "verify", "tiny"], &["all as registered"]);
+    assert_eq!(fs::read(home.join("models/tiny@1/model.gguf")).unwrap(), fs::read(&path).unwrap(), "it runs from its blocks");
     expect(&home, 0, &["generate", "tiny", "--prompt", "fire", "--max-tokens", "4", "--json"], &["prompt_tokens"]);
     assert!(fs::read_dir(home.join("cache/imports")).unwrap().next().is_none(), "nothing is left over");
     expect(&home, 0, &["models", "list", "--remote"], &["smollm2", "Apache-2.0"]);

@@ -1,7 +1,8 @@
 //! GGUF, the file of llama.cpp: metadata, tokenizer and weights in one, the weights often in blocks of four or eight bits
 //! ([specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)).
 //!
-//! [`Gguf::open`] checks a whole file before anything in it is believed; [`load`] makes a decoder of it, with the weights as 32-bit floats.
+//! [`Gguf::open`] checks a whole file before anything in it is believed; [`load`] makes a decoder of it with the weights as 32-bit
+//! floats, and [`decoder_in_blocks`] one that runs on the blocks.
 
 mod config;
 mod cursor;
@@ -17,11 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use danlu_ops::quantized::Format;
 use memmap2::Mmap;
 
 pub use config::config;
 pub use header::Header;
-pub use load::{decoder, load};
+pub use load::{decoder, decoder_in_blocks, load};
 pub use tensor::QuantizedTensor;
 pub use value::{Array, Value};
 pub use write::{Entry, save};
@@ -100,6 +102,11 @@ impl Gguf {
             )
         })?;
         Ok(QuantizedTensor::mapped(format, place.shape.clone(), self.map.clone(), place.start..place.start + place.bytes))
+    }
+
+    /// Whether weights are in blocks that can be multiplied as they are.
+    pub fn has_blocks(&self) -> bool {
+        self.header.tensors.values().any(|place| place.layout.format.is_some_and(Format::has_products))
     }
 
     /// The type of most of the weights, as people name the file by it.

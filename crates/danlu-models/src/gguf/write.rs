@@ -28,6 +28,7 @@ pub enum Entry {
 /// # Errors
 /// When the format can only be read, or the file cannot be written; what was there before is unchanged then.
 pub fn save(decoder: &Decoder, config: &DecoderConfig, metadata: &[(String, Entry)], format: Format, path: &Path) -> Result<()> {
+    ensure!(!decoder.is_quantized() && !decoder.is_adapted(), "a file is written from whole weights in floats");
     let file_type = file_type(format)
         .with_context(|| format!("weights are not written as {} here; F32, F16, BF16, Q8_0, Q4_1 and Q4_0 are", format.name()))?;
     let mut tensors = vec![];
