@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let number = |i: usize, default| arguments.get(i).map_or(Ok(default), |n| n.parse());
     let (hidden, layers, vocabulary) = (number(0, 320)?, number(1, 6)?, number(2, 4096)?);
     let name = arguments.get(3).map_or("Q4_1", String::as_str);
-    let format = [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q4K, Format::Q6K].into_iter().find(|f| f.name() == name);
+    let format = Format::ALL.into_iter().find(|f| f.name() == name && f.has_products());
     let format = format.with_context(|| format!("{name} is no format of blocks"))?;
     let config = DecoderConfig::Llama(LlamaConfig::new(vocabulary, hidden, layers, 64, 1024));
     let floats = Decoder::new(&config, 0, &Device::flex())?;

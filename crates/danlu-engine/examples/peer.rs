@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::gguf::{self, Entry, Gguf, Value};
+use danlu_models::gguf::{self, Entry, Gguf};
 use danlu_models::{Batch, Cache, Decoder, DecoderConfig, folder};
 use danlu_ops::IGNORE;
 use danlu_ops::quantized::Format;
@@ -72,23 +72,10 @@ fn likelihood(decoder: &Decoder, ids: Vec<u32>) -> Result<serde_json::Value> {
 }
 
 fn write(decoder: &Decoder, config: &DecoderConfig, source: &Path, to: &Path, format: &str) -> Result<()> {
-    let known = [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q4_1, Format::Q4_0];
-    let format = known.into_iter().find(|known| known.name() == format).with_context(|| format!("{format} is no format"))?;
+    let format =
+        Format::ALL.into_iter().find(|known| known.name() == format).with_context(|| format!("{format} is no format"))?;
     let source = Gguf::open(source)?;
     let kept = source.header().keys().filter(|key| key.starts_with("tokenizer."));
-    let metadata: Vec<(String, Entry)> = kept.filter_map(|key| Some((key.to_string(), entry(source.get(key)?)?))).collect();
+    let metadata: Vec<(String, Entry)> = kept.filter_map(|key| Some((key.to_string(), source.entry(key)?))).collect();
     gguf::save(decoder, config, &metadata, format, to)
-}
-
-fn entry(value: Value) -> Option<Entry> {
-    Some(match value {
-        Value::U32(number) => Entry::U32(number),
-        Value::Bool(flag) => Entry::Bool(flag),
-        Value::String(text) => Entry::String(text.into()),
-        Value::Array(array) => match array.strings() {
-            Some(strings) => Entry::Strings(strings.map(str::to_string).collect()),
-            None => Entry::I32s(array.values().filter_map(Value::as_i64).map(|number| number as i32).collect()),
-        },
-        _ => return None,
-    })
 }

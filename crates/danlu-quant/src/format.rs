@@ -19,6 +19,8 @@ pub enum Format {
 }
 
 impl Format {
+    pub const ALL: [Self; 8] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q4K, Self::Q6K];
+
     /// Values in a block.
     pub const fn block(self) -> usize {
         match self {

@@ -79,6 +79,12 @@ impl Gguf {
         self.header.get(&self.map, key)
     }
 
+    /// A value of the metadata, for another file to say the same.
+    pub fn entry(&self, key: &str) -> Option<Entry> {
+        let (kind, bytes) = self.header.bytes_of(&self.map, key)?;
+        Some(Entry::Copied { kind, bytes: bytes.to_vec() })
+    }
+
     /// The tensors' names, sorted.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.keys().map(String::as_str)
@@ -109,12 +115,19 @@ impl Gguf {
         self.header.tensors.values().any(|place| place.layout.format.is_some_and(Format::has_products))
     }
 
+    /// The types of the matrices, with how many of their values are of each, the most frequent first.
+    pub fn types(&self) -> Vec<(&'static str, usize)> {
+        let mut values = std::collections::BTreeMap::<&str, usize>::new();
+        for place in self.header.tensors.values().filter(|place| place.shape.len() > 1) {
+            *values.entry(place.layout.name).or_default() += place.shape.iter().product::<usize>();
+        }
+        let mut types: Vec<_> = values.into_iter().collect();
+        types.sort_by_key(|(name, values)| (std::cmp::Reverse(*values), *name));
+        types
+    }
+
     /// The type of most of the weights, as people name the file by it.
     pub fn main_type(&self) -> &'static str {
-        let mut bytes = std::collections::BTreeMap::<&str, usize>::new();
-        for place in self.header.tensors.values().filter(|place| place.shape.len() > 1) {
-            *bytes.entry(place.layout.name).or_default() += place.bytes;
-        }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("nothing", |(name, _)| name)
+        self.types().first().map_or("nothing", |(name, _)| name)
     }
 }
