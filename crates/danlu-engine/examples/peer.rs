@@ -3,6 +3,7 @@
 //! `peer FOLDER` reads a line of JSON for each question: `{"text": …}` is answered with its ids; `{"ids": […], "write": N}` with the N
 //! likeliest tokens, one after another, and how far each one's logit is from the second's; `{"ids": […]}` with the negative
 //! log-likelihood of each token but the first, in nats, and the last token's logits.
+//! `peer FOLDER blocks` answers from the blocks of the folder's `model.gguf`.
 //! `peer FOLDER SOURCE.gguf SAVE_TO.gguf FORMAT` writes the model as GGUF first, with the tokenizer of `SOURCE.gguf`.
 
 use std::io::BufRead;
@@ -19,13 +20,15 @@ use serde_json::json;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (from, save) = match arguments.as_slice() {
-        [from] => (from, None),
-        [from, source, to, format] => (from, Some((source, to, format))),
-        _ => bail!("usage: peer FOLDER [SOURCE.gguf SAVE_TO.gguf FORMAT]"),
+    let (from, blocks, save) = match arguments.as_slice() {
+        [from] => (from, false, None),
+        [from, blocks] if blocks == "blocks" => (from, true, None),
+        [from, source, to, format] => (from, false, Some((source, to, format))),
+        _ => bail!("usage: peer FOLDER [blocks | SOURCE.gguf SAVE_TO.gguf FORMAT]"),
     };
     let folder = Path::new(from);
-    let (decoder, config) = folder::load(folder, &Device::flex())?;
+    let load = if blocks { folder::load_to_run } else { folder::load };
+    let (decoder, config) = load(folder, &Device::flex())?;
     if let Some((source, to, format)) = save {
         write(&decoder, &config, Path::new(source), Path::new(to), format)?;
     }
