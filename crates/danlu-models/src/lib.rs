@@ -31,7 +31,7 @@ pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
 pub use config::{BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, Pooling, Qwen3Config, RopeScaling, Task};
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
-pub use layers::{LayerNorm, Linear, Matrix, RmsNorm};
+pub use layers::{LayerNorm, Linear, Matrix, RmsNorm, Table};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
 pub use names::{load_named, names_and_shapes, to_named, trained};
 pub use reward::RewardModel;

@@ -10,6 +10,7 @@ mod attention;
 mod attention_cached;
 mod attention_paged;
 mod before;
+mod blocks;
 mod bridge;
 mod buffer;
 mod device;
@@ -44,6 +45,7 @@ pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use before::Before;
+pub use blocks::{block_values, embedding_in_blocks};
 pub use buffer::{pool_bytes, release_buffers};
 pub use danlu_quant as quantized;
 pub use device::{

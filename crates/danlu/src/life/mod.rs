@@ -13,5 +13,6 @@ pub mod import;
 pub mod kinds;
 pub mod labels;
 pub mod prepare;
+pub mod quantize;
 pub mod run;
 pub mod scorer;
