@@ -122,18 +122,27 @@ impl Decoder {
     /// When a part is empty, holds a token outside the vocabulary, or does not fit in what is left of its sequence; and when the decoder has
     /// a tuned prompt ([`Decoder::prompt_len`]), which only [`Decoder::step`] reads.
     pub fn step_many(&self, parts: &[&[u32]], sequences: &mut [&mut Sequence]) -> Vec<f32> {
+        self.step_many_after(parts, &vec![1; parts.len()], sequences)
+    }
+
+    /// [`Decoder::step_many`] with the logits after each of the last `wanted[i]` tokens of the i-th part, `[sum of wanted, vocabulary]`: what
+    /// would have followed each of some tokens that are only guessed.
+    ///
+    /// # Panics
+    /// As [`Decoder::step_many`], and when more logits are wanted of a part than it has tokens.
+    pub fn step_many_after(&self, parts: &[&[u32]], wanted: &[usize], sequences: &mut [&mut Sequence]) -> Vec<f32> {
         assert_eq!(parts.len(), sequences.len(), "one part for each sequence");
         assert_eq!(self.prompt_len(), 0, "a decoder with a tuned prompt reads one sequence at a time");
         if parts.is_empty() {
             return vec![];
         }
         let mut layers: Vec<&mut [PagedCache]> = sequences.iter_mut().map(|sequence| sequence.layers_mut()).collect();
-        let read = Parts::new(parts, each!(self, model => model.least_rows()));
+        let read = Parts::new(parts, wanted, each!(self, model => model.least_rows()));
         let hidden = each!(self, model => model.hidden_many(&read, &mut layers));
         let logits = self.head().logits(hidden);
         let vocabulary = logits.dims()[1];
         let mut logits: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().expect("just converted to f32");
-        logits.truncate(parts.len() * vocabulary);
+        logits.truncate(wanted.iter().sum::<usize>() * vocabulary);
         logits
     }
 

@@ -157,7 +157,7 @@ impl Gpt2 {
                 danlu_ops::attention_paged(qkv, self.shape.heads, None, &mut caches, &parts.counts)
             });
         }
-        self.transformer.ln_f.forward(parts.last_rows(x), self.shape.eps)
+        self.transformer.ln_f.forward(parts.wanted_rows(x), self.shape.eps)
     }
 
     pub(crate) fn paged(&self, capacity: usize, device: &Device) -> Vec<PagedCache> {

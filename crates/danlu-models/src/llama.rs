@@ -152,7 +152,7 @@ impl Llama {
         self.model.norm.forward(x.narrow(0, last, 1), shape.eps)
     }
 
-    /// The last tokens' normalized output for each of many sequences, `[parts.last.len(), hidden]`.
+    /// The normalized output after each wanted token of many sequences, `[wanted, hidden]` and padding.
     pub(crate) fn hidden_many(&self, parts: &Parts, sequences: &mut [&mut [PagedCache]]) -> Tensor<2> {
         let shape = &self.shape;
         let mut x = self.model.embed_tokens.rows(&parts.ids);
@@ -162,7 +162,7 @@ impl Llama {
                 danlu_ops::attention_paged(qkv, shape.heads, Some(&shape.rope), &mut caches, &parts.counts)
             });
         }
-        self.model.norm.forward(parts.last_rows(x), shape.eps)
+        self.model.norm.forward(parts.wanted_rows(x), shape.eps)
     }
 
     pub(crate) fn paged(&self, capacity: usize, device: &Device) -> Vec<PagedCache> {

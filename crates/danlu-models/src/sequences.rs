@@ -52,15 +52,19 @@ impl Sequence {
 pub(crate) struct Parts {
     pub ids: Ids,
     pub counts: Vec<usize>,
+    /// After how many of its last tokens logits are wanted, for each sequence.
+    wanted: Vec<usize>,
     least: usize,
 }
 
 impl Parts {
-    pub fn new(parts: &[&[u32]], least: usize) -> Self {
-        assert!(parts.iter().all(|part| !part.is_empty()), "a step reads at least one token of each sequence");
+    pub fn new(parts: &[&[u32]], wanted: &[usize], least: usize) -> Self {
+        assert_eq!(parts.len(), wanted.len(), "one number of wanted rows for each sequence");
+        let right = parts.iter().zip(wanted).all(|(part, wanted)| (1..=part.len()).contains(wanted));
+        assert!(right, "a step reads at least one token of each sequence, and gives logits for at least the last");
         let mut ids = parts.concat();
         ids.resize(ids.len().max(least), 0);
-        Self { ids: ids.into(), counts: parts.iter().map(|part| part.len()).collect(), least }
+        Self { ids: ids.into(), counts: parts.iter().map(|part| part.len()).collect(), wanted: wanted.to_vec(), least }
     }
 
     /// Where each token stands in its sequence; call it before any layer has read them.
@@ -71,20 +75,21 @@ impl Parts {
         real.chain(std::iter::repeat_n(0, padding)).collect()
     }
 
-    /// Of all tokens' rows, those of each sequence's last token, and more up to the least number.
-    pub fn last_rows(&self, x: Tensor<2>) -> Tensor<2> {
-        if self.counts.iter().all(|&count| count == 1) {
+    /// Of all tokens' rows, those after which logits are wanted, and more up to the least number.
+    pub fn wanted_rows(&self, x: Tensor<2>) -> Tensor<2> {
+        if self.counts == self.wanted {
             // They are all there is, besides the padding.
             return x;
         }
         let ends = self.counts.iter().scan(0, |end, count| {
             *end += count;
-            Some(*end as i32 - 1)
+            Some(*end)
         });
-        let mut ends: Vec<i32> = ends.collect();
-        ends.resize(ends.len().max(self.least), 0);
-        let (count, device) = (ends.len(), x.device());
-        x.select(0, Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device))
+        let mut rows: Vec<i32> =
+            ends.zip(&self.wanted).flat_map(|(end, wanted)| (end - wanted..end).map(|row| row as i32)).collect();
+        rows.resize(rows.len().max(self.least), 0);
+        let (count, device) = (rows.len(), x.device());
+        x.select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [count]), &device))
     }
 }
 

@@ -81,12 +81,14 @@ impl Drop for Place {
 
 impl Engine {
     /// # Errors
-    /// When the decoder has a tuned prompt, which only [`Generator`] reads, an option is zero, or the system gives no thread.
+    /// When the decoder has a tuned prompt, which only [`Generator`] reads, a draft model has another tokenizer, an option is zero, or the
+    /// system gives no thread.
     pub fn start(generator: &Generator, options: Options) -> Result<Self> {
         ensure!(
             generator.decoder().prompt_len() == 0,
             "a model with a tuned prompt writes one text at a time and cannot be served; merge or remove the prompt"
         );
+        options.draft.check(generator)?;
         ensure!(options.width > 0 && options.rows > 0, "an engine needs room for at least one continuation and one token");
         let (requests, arriving) = channel();
         let stats = Arc::new(Stats::default());

@@ -3,6 +3,7 @@
 //! [`Engine`] is a thread that owns a [`Scheduler`]; a [`Request`] goes in, and its [`Event`]s come out at its [`Sink`]. What a request gets
 //! depends on the weights, the request and its seed, never on what else is running or what has been read before, to the bit.
 
+mod draft;
 mod engine;
 mod log_probs;
 mod prefixes;
@@ -10,6 +11,7 @@ mod request;
 mod scheduler;
 mod writing;
 
+pub use draft::Draft;
 pub use engine::{Engine, Refused, Stats};
 pub use log_probs::LogProbs;
 pub use request::{Event, Request, Sink};

@@ -8,7 +8,7 @@ use danlu_ops::kernels::threads::for_each_chunk;
 
 use super::prefixes::Prefixes;
 use super::writing::Writing;
-use super::{Event, Request};
+use super::{Draft, Event, Request};
 use crate::Generator;
 
 /// A prompt's last part has at least so many tokens, where the prompt has. With fewer, attention takes the path for single tokens, whose
@@ -16,7 +16,7 @@ use crate::Generator;
 const TAIL: usize = 8;
 
 /// How much is done at once; none of it changes what a request gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The most continuations that are written at the same time.
     pub width: usize,
@@ -26,15 +26,17 @@ pub struct Options {
     pub kept_tokens: usize,
     /// The most requests that wait.
     pub queue: usize,
+    /// Who guesses what continuations will say.
+    pub draft: Draft,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { width: 16, rows: 256, kept_tokens: 8_192, queue: 64 }
+        Self { width: 16, rows: 256, kept_tokens: 8_192, queue: 64, draft: Draft::Off }
     }
 }
 
-/// Decides what is read in each step: a token of every continuation that is being written, and of prompts as much as there is room for.
+/// Decides what is read in each step: a token of every continuation that is being written, with guesses of the next, and of prompts as much as there is room for.
 pub struct Scheduler {
     decoder: Arc<Decoder>,
     tokenizer: Tokenizer,
@@ -131,15 +133,17 @@ impl Scheduler {
         if self.running() == 0 {
             return (0, 0);
         }
-        let parts = self.parts();
+        self.options.draft.guess(&mut self.writing);
+        let continued: usize = self.writing.iter().map(|one| one.next.len()).sum();
+        let parts = self.parts(continued);
         let read = parts.iter().sum();
         let mut logits = self.read(&parts);
-        let vocabulary = logits.len() / (self.writing.len() + parts.len());
-        let (first, of_prompts) = logits.split_at_mut(self.writing.len() * vocabulary);
-        draw(&mut self.writing, first);
+        let vocabulary = logits.len() / (continued + parts.len());
+        let (first, of_prompts) = logits.split_at_mut(continued * vocabulary);
+        draw(&mut self.writing, first, vocabulary);
         let mut begun = self.begin(&parts, of_prompts.chunks_exact(vocabulary));
         self.writing.append(&mut begun);
-        let drawn = self.writing.len();
+        let drawn = self.writing.iter().map(Writing::drawn).sum();
         self.writing.retain_mut(|one| one.deliver(&self.ends));
         (read, drawn)
     }
@@ -156,10 +160,11 @@ impl Scheduler {
         }
     }
 
-    /// How many tokens of each prompt are read in this step: of the first ones, as many as there is room for.
-    fn parts(&self) -> Vec<usize> {
+    /// How many tokens of each prompt are read in this step, beside `continued` of continuations: of the first ones, as many as there is room
+    /// for.
+    fn parts(&self, continued: usize) -> Vec<usize> {
         // However many are written, the longest last part finds room, or its prompt would never be read.
-        let mut room = self.options.rows.saturating_sub(self.writing.len()).max(PAGE + TAIL);
+        let mut room = self.options.rows.saturating_sub(continued).max(PAGE + TAIL);
         let parts = self.reading.iter().map_while(|one| {
             let part = if room < PAGE { 0 } else { one.part(room) };
             room = room.saturating_sub(part);
@@ -168,19 +173,21 @@ impl Scheduler {
         parts.collect()
     }
 
-    /// The logits that follow each continuation, and then each prompt's part.
+    /// The logits that follow each token of continuations, and then each prompt's part.
     fn read(&mut self, parts: &[usize]) -> Vec<f32> {
-        let (mut ids, mut sequences): (Vec<&[u32]>, Vec<&mut Sequence>) = (vec![], vec![]);
-        for Writing { last, sequence, .. } in &mut self.writing {
-            ids.push(std::slice::from_ref(last));
+        let (mut ids, mut wanted, mut sequences): (Vec<&[u32]>, _, Vec<&mut Sequence>) = (vec![], vec![], vec![]);
+        for Writing { next, sequence, .. } in &mut self.writing {
+            ids.push(next);
+            wanted.push(next.len());
             sequences.push(sequence);
         }
         for (Reading { request, sequence, .. }, part) in self.reading.iter_mut().zip(parts) {
             let at = sequence.len();
             ids.push(&request.prompt[at..at + part]);
+            wanted.push(1);
             sequences.push(sequence);
         }
-        self.decoder.step_many(&ids, &mut sequences)
+        self.decoder.step_many_after(&ids, &wanted, &mut sequences)
     }
 
     /// Begins the continuations of the prompts that have been read to their end, each with its first token drawn.
@@ -198,7 +205,8 @@ impl Scheduler {
             self.prefixes.keep(&request.prompt[..tail(request.prompt.len())], &sequence);
             request.sink.send(Event::Read { cached });
             for sample in 0..request.samples {
-                match Writing::new(&request, sample, sequence.clone(), self.tokenizer.stream(), context) {
+                let draft = self.options.draft.sequence();
+                match Writing::new(&request, sample, sequence.clone(), draft, self.tokenizer.stream(), context) {
                     Ok(writing) => {
                         begun.push(writing);
                         rows.extend_from_slice(row);
@@ -207,17 +215,23 @@ impl Scheduler {
                 }
             }
         }
-        draw(&mut begun, &mut rows);
+        let vocabulary = rows.len() / begun.len().max(1);
+        draw(&mut begun, &mut rows, vocabulary);
         begun
     }
 }
 
-/// Draws the next token of each from its row of logits.
-fn draw(writing: &mut [Writing], logits: &mut [f32]) {
-    let vocabulary = logits.len() / writing.len().max(1);
-    let mut rows: Vec<(&mut Writing, &mut [f32])> = writing.iter_mut().zip(logits.chunks_exact_mut(vocabulary.max(1))).collect();
+/// Draws the next tokens of each from its rows of logits: one, and one for each token that it was read ahead.
+fn draw(writing: &mut [Writing], logits: &mut [f32], vocabulary: usize) {
+    let mut rest = logits;
+    let rows = writing.iter_mut().map(|one| {
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(one.next.len().max(1) * vocabulary);
+        rest = others;
+        (one, own)
+    });
+    let mut rows: Vec<(&mut Writing, &mut [f32])> = rows.collect();
     for_each_chunk(&mut rows, 1, |_, row| {
         let (one, logits) = &mut row[0];
-        one.draw(logits);
+        one.draw(logits, vocabulary);
     });
 }

@@ -9,9 +9,14 @@ use crate::{Grammar, Reason, Sampler, Sampling, StopStrings};
 
 /// A continuation that is being written.
 pub(super) struct Writing {
+    /// What the model has read: all tokens of the text so far but the last.
     pub sequence: Sequence,
-    /// The token that is read next.
-    pub last: u32,
+    /// What a draft model has read of the same text.
+    pub draft: Option<Sequence>,
+    /// The prompt and what has been written.
+    pub text_so_far: Vec<u32>,
+    /// The tokens that are read next: the last one, and guesses of those that follow it.
+    pub next: Vec<u32>,
     pub sink: Arc<dyn Sink>,
     sample: usize,
     sampler: Sampler,
@@ -22,21 +27,30 @@ pub(super) struct Writing {
     tokens: usize,
     /// The most tokens it may have, and why it ends there.
     limit: (usize, Reason),
-    drawn: Option<Result<(u32, Option<LogProbs>)>>,
+    drawn: Vec<Result<(u32, Option<LogProbs>)>>,
 }
 
 impl Writing {
-    /// The continuation number `sample` of a prompt that `sequence` has read, in a context of `context` tokens.
+    /// The continuation number `sample` of a prompt that `sequence` has read, in a context of `context` tokens; `draft` has read nothing yet.
     ///
     /// # Errors
     /// When a setting is out of its range.
-    pub fn new(request: &Request, sample: usize, sequence: Sequence, text: DecodeStream, context: usize) -> Result<Self> {
+    pub fn new(
+        request: &Request,
+        sample: usize,
+        sequence: Sequence,
+        draft: Option<Sequence>,
+        text: DecodeStream,
+        context: usize,
+    ) -> Result<Self> {
         let room = context - request.prompt.len();
         let max_tokens = request.sampling.max_tokens;
         let seed = request.sampling.seed.wrapping_add(sample as u64);
         Ok(Self {
             sequence,
-            last: 0,
+            draft,
+            text_so_far: request.prompt.clone(),
+            next: vec![],
             sink: request.sink.clone(),
             sample,
             sampler: Sampler::new(&Sampling { seed, ..request.sampling.clone() }, &request.prompt)?,
@@ -46,13 +60,31 @@ impl Writing {
             text,
             tokens: 0,
             limit: if max_tokens <= room { (max_tokens, Reason::MaxTokens) } else { (room, Reason::Context) },
-            drawn: None,
+            drawn: vec![],
         })
     }
 
-    /// Draws the next token from its logits, which it overwrites; [`Writing::deliver`] then says so.
-    pub fn draw(&mut self, logits: &mut [f32]) {
-        self.drawn = Some(self.try_draw(logits));
+    /// Tokens that may be guessed: no more than could follow the one that is drawn in any case.
+    pub fn room(&self) -> usize {
+        self.limit.0 - self.tokens - 1
+    }
+
+    /// How many tokens have been drawn and not delivered.
+    pub fn drawn(&self) -> usize {
+        self.drawn.len()
+    }
+
+    /// Draws the next token from its logits, and as long as it is the one that was guessed, the one after it from its logits, `[tokens read,
+    /// vocabulary]`, which are overwritten; [`Writing::deliver`] then says so.
+    pub fn draw(&mut self, logits: &mut [f32], vocabulary: usize) {
+        for (i, logits) in logits.chunks_exact_mut(vocabulary).enumerate() {
+            let drawn = self.try_draw(logits);
+            let guessed = matches!(&drawn, Ok((token, _)) if self.next.get(i + 1) == Some(token));
+            self.drawn.push(drawn);
+            if !guessed || self.grammar.as_ref().is_some_and(Grammar::is_done) {
+                break;
+            }
+        }
     }
 
     fn try_draw(&mut self, logits: &mut [f32]) -> Result<(u32, Option<LogProbs>)> {
@@ -69,12 +101,23 @@ impl Writing {
 
     /// Sends what was drawn. Whether the text goes on.
     pub fn deliver(&mut self, ends: &[u32]) -> bool {
-        let Some(drawn) = self.drawn.take() else { return true };
-        let sent = drawn.and_then(|(token, log_probs)| self.try_deliver(token, log_probs, ends));
-        sent.unwrap_or_else(|error| {
-            self.sink.send(Event::Failed(format!("{error:#}")));
-            false
-        })
+        for drawn in std::mem::take(&mut self.drawn) {
+            let sent = drawn.and_then(|(token, log_probs)| self.try_deliver(token, log_probs, ends));
+            let goes_on = sent.unwrap_or_else(|error| {
+                self.sink.send(Event::Failed(format!("{error:#}")));
+                false
+            });
+            if !goes_on {
+                return false;
+            }
+        }
+        // Of what was read ahead only the guesses that were right stay.
+        let read = self.text_so_far.len() - 1;
+        self.sequence.truncate(read);
+        if let Some(draft) = &mut self.draft {
+            draft.truncate(read);
+        }
+        true
     }
 
     fn try_deliver(&mut self, token: u32, log_probs: Option<LogProbs>, ends: &[u32]) -> Result<bool> {
@@ -82,7 +125,7 @@ impl Writing {
             return self.finish(Reason::EndOfText);
         }
         self.tokens += 1;
-        self.last = token;
+        self.text_so_far.push(token);
         let (text, stop) = self.stops.push(&self.text.push(token)?);
         self.sink.send(Event::Token { sample: self.sample, token, text, log_probs });
         if let Some(stop) = stop {
