@@ -72,9 +72,9 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     data = json.load(open(os.path.join(args.folder, "data.json")))
-    recipe, end, steps, rows = data["recipe"], data["end"], data["steps"], data["batch"]
-    optimizer_spec, smoothing = recipe["optimizer"], recipe["translate"]["smoothing"]
-    model = Transformer(data["vocabulary"], recipe["model"])
+    end, steps, rows = data["end"], data["steps"], data["batch"]
+    optimizer_spec, smoothing = data["optimizer"], data["translate"]["smoothing"]
+    model = Transformer(data["vocabulary"], data["model"])
     parameters = sum(p.numel() for p in model.parameters())
     optimizer = torch.optim.Adam(model.parameters(), lr=optimizer_spec["rate"], betas=(optimizer_spec["beta1"], optimizer_spec["beta2"]),
                                  eps=optimizer_spec["epsilon"])
@@ -121,7 +121,7 @@ def main():
             written = torch.full((len(places), 1), end)
             ended = torch.zeros(len(places), dtype=torch.bool)
             longest = max(2 * len(held_out[i][0]) + 10 for i in places)
-            while not ended.all() and written.shape[1] < min(longest, recipe["model"]["context"]):
+            while not ended.all() and written.shape[1] < min(longest, data["model"]["context"]):
                 states = model.write(memory, hidden, written)[:, -1]
                 token = F.linear(states, model.embed.weight).argmax(-1)
                 token[ended] = end

@@ -44,7 +44,7 @@ def main():
                 tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
                 found = json.load(open(os.path.join(folder, f"torch-{who}.ids.json")))
                 texts = [tokenizer.decode(ids, skip_special_tokens=True).replace("\n", " ") for ids in found]
-            words = "zh" if data["recipe"]["translate"]["to"] == "zh" else "13a"
+            words = "zh" if data["translate"]["to"] == "zh" else "13a"
             row["bleu"] = round(corpus_bleu(texts, [data["references"]], tokenize=words).score, 2)
             row["chrf"] = round(corpus_chrf(texts, [data["references"]]).score, 2)
             rows.setdefault(who, []).append(row)

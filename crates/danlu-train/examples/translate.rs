@@ -72,7 +72,7 @@ fn main() -> Result<()> {
         "train": train_rows.iter().map(pair).collect::<Vec<_>>(),
         "held_out": held_out.iter().map(|(_, row)| pair(row)).collect::<Vec<_>>(),
         "references": held_out.iter().map(|(pair, _)| &pair.target).collect::<Vec<_>>(),
-        "recipe": plan.recipe,
+        "model": plan.recipe.model, "optimizer": plan.recipe.optimizer, "translate": plan.recipe.translate,
     });
     std::fs::create_dir_all(&folder)?;
     danlu_files::write_atomic_bytes(&folder.join("data.json"), data.to_string().as_bytes())?;

@@ -3,6 +3,8 @@
 mod divide;
 mod read;
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -10,6 +12,8 @@ use crate::tokenizer::Tokenizer;
 
 pub use divide::{Divided, divide};
 pub use read::{Parallel, read};
+
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// A paragraph in two languages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,11 +34,21 @@ pub fn described(dropped: &[(&'static str, usize)]) -> String {
     if text.is_empty() { "nothing".into() } else { text }
 }
 
-/// The tokenizer with the token that ends a text behind each text, so that other programs read sources as they were trained on.
+/// [`Tokenizer::export`] with the token that ends a text behind each text, so that other programs read sources as they were trained on.
 ///
 /// # Errors
 /// When the tokenizer cannot be written or read back.
-pub fn ended(tokenizer: &Tokenizer) -> Result<Tokenizer> {
+pub fn export(tokenizer: &Tokenizer, folder: &Path, context: usize) -> Result<()> {
+    ended(tokenizer)?.export(folder, context)?;
+    // Models that translate are not told which of two texts a token is of.
+    let path = folder.join("tokenizer_config.json");
+    let text = danlu_files::read_text_bounded(&path, MAX_CONFIG)?;
+    let mut config: Value = serde_json::from_str(&text)?;
+    config["model_input_names"] = json!(["input_ids", "attention_mask"]);
+    danlu_files::write_atomic_bytes(&path, serde_json::to_string_pretty(&config)?.as_bytes())
+}
+
+fn ended(tokenizer: &Tokenizer) -> Result<Tokenizer> {
     let mut file: Value = serde_json::from_str(&tokenizer.to_json()?)?;
     let id = tokenizer.end_of_text();
     let end = tokenizer.id_to_token(id).context("the token that ends a text has no name")?;

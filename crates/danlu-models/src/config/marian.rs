@@ -128,7 +128,7 @@ impl TryFrom<Value> for MarianConfig {
             pad_token_id: token("pad_token_id")?,
             eos_token_id: token("eos_token_id")?,
         };
-        let start = token("decoder_start_token_id")?;
+        let start = keys.token("decoder_start_token_id")?.unwrap_or(config.eos_token_id);
         ensure!(
             start == config.eos_token_id,
             "`decoder_start_token_id` is {start}; translations begin with `eos_token_id` ({}) here",

@@ -222,7 +222,7 @@ impl Kind for Interpreter {
         let expected = self.probe(model)?;
         let write = |dir: &Path| {
             folder::save_marian(model, &self.config, dir)?;
-            parallel::ended(&self.tokenizer)?.export(dir, self.config.max_position_embeddings)
+            parallel::export(&self.tokenizer, dir, self.config.max_position_embeddings)
         };
         let check = |copy: &Path| {
             let (read, _) = folder::load_marian(copy, &Device::flex()).context("it does not load")?;
