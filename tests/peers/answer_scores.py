@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu import sentence_chrf
+from sacrebleu import corpus_bleu, corpus_chrf, sentence_chrf
 
 WORDS = ("the a an choose Tools Options click OK. dialog \"Insert\" it's don't 1. 2) 3.5% the, cell-range A1:B2 — 在 文本 中 选择 单元格 ，打开 "
          "naïve Ärger ÉTÉ theatre another _id x² Ctrl+Shift+F11 … ' '").split(" ")
@@ -62,6 +62,17 @@ def main(binary):
         pairs.append((near if draw.random() < 0.5 else some(), expected))
     lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
     ours = [json.loads(line) for line in subprocess.run([binary], input=lines, capture_output=True, text=True, check=True).stdout.splitlines()]
+    answers, references = [answer for answer, _ in pairs], [[expected for _, expected in pairs]]
+    of_all = {
+        "corpus_bleu_13a": corpus_bleu(answers, references).score,
+        "corpus_bleu_zh": corpus_bleu(answers, references, tokenize="zh").score,
+        "corpus_chrf": corpus_chrf(answers, references).score,
+    }
+    found = ours.pop()
+    failed = False
+    for name, theirs in of_all.items():
+        print(f"{name}: {found[name]:.6f}, sacreBLEU {theirs:.6f}")
+        failed |= abs(found[name] - theirs) > 1e-6
     rouge = RougeScorer(["rougeL"], use_stemmer=False)
     theirs = [{
         "exact_match": float(normalize_answer(answer) == normalize_answer(expected)),
@@ -69,7 +80,6 @@ def main(binary):
         "rouge_l": rouge.score(expected, answer)["rougeL"].fmeasure,
         "chrf": sentence_chrf(answer, [expected]).score / 100,
     } for answer, expected in pairs]
-    failed = False
     for name in theirs[0]:
         gaps = [abs(a[name] - b[name]) for a, b in zip(ours, theirs)]
         worst = max(range(len(pairs)), key=lambda i: gaps[i])

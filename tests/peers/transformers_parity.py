@@ -1,4 +1,4 @@
-"""Compares danlu's decoders with those of `transformers`, in both directions.
+"""Compares danlu's decoders, and its model that translates, with those of `transformers`, in both directions.
 
     cargo build --release -p danlu-models --example logits
     python tests/peers/transformers_parity.py target/release/examples/logits
@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MarianConfig, MarianMTModel, Qwen3Config
 
 BOUND = 1e-4
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16, rope_theta=500.0)
@@ -107,8 +107,42 @@ def compare(binary):
         worst = max(worst, *gaps)
         shown = "  ".join(f"{what} {gap:.1e}" for what, gap in zip(("import", "reload", "export", "sharded"), gaps))
         print(f"{name:24} logits up to {expected.abs().max().item():.2f}  largest differences: {shown}")
+    worst = max(worst, compare_marian(binary))
     print(f"worst {worst:.1e}, bound {BOUND:.0e}")
     sys.exit(0 if worst <= BOUND else "the logits differ")
+
+
+def compare_marian(binary):
+    config = MarianConfig(vocab_size=61, d_model=16, encoder_layers=2, decoder_layers=3, encoder_attention_heads=4, decoder_attention_heads=4,
+                          encoder_ffn_dim=40, decoder_ffn_dim=40, max_position_embeddings=32, activation_function="relu",
+                          scale_embedding=True, share_encoder_decoder_embeddings=True, tie_word_embeddings=True, dropout=0.0,
+                          pad_token_id=3, eos_token_id=1, bos_token_id=None, decoder_start_token_id=1, forced_eos_token_id=1)
+    torch.manual_seed(9)
+    model = MarianMTModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "embed_positions" not in name:
+                scale = 1.0 if "layer_norm.weight" in name else 0.0
+                parameter.copy_(scale + (0.2 if parameter.dim() == 1 else 0.1) * torch.randn_like(parameter))
+        model.tie_weights()
+    source, target = ids_of(config, 11, 1), ids_of(config, 7, 2)
+
+    def theirs_of(model):
+        with torch.no_grad():
+            return model(input_ids=torch.tensor([source + [1]]), decoder_input_ids=torch.tensor([[1] + target])).logits[0]
+
+    expected = theirs_of(model)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs, ours = (pathlib.Path(folder) / part for part in ("theirs", "ours"))
+        model.save_pretrained(theirs)
+        listed = ",".join(map(str, source)) + "/" + ",".join(map(str, target))
+        imported = danlu(binary, theirs, listed, ours)
+        loaded, report = MarianMTModel.from_pretrained(ours, dtype=torch.float32, output_loading_info=True)
+        problems = {kind: keys for kind, keys in report.items() if keys}
+        assert not problems, f"marian: transformers reports {problems}"
+        gaps = [(imported - expected).abs().max().item(), (theirs_of(loaded.eval()) - expected).abs().max().item()]
+    print(f"{'marian':24} logits up to {expected.abs().max().item():.2f}  largest differences: import {gaps[0]:.1e}  export {gaps[1]:.1e}")
+    return max(gaps)
 
 
 def fixtures(folder):

@@ -9,6 +9,7 @@ pub mod corpus;
 mod dedup;
 mod hash;
 pub mod labelled;
+pub mod parallel;
 pub mod preference;
 mod progress;
 pub mod prompts;

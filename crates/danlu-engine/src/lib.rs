@@ -1,5 +1,5 @@
 //! Inference: a prompt goes in, text comes out piece by piece; many prompts, and their completions together ([`rollout()`]); or requests as
-//! they come ([`serve`]).
+//! they come ([`serve`]); or a text comes out in another language ([`Translator`]).
 //!
 //! [`Generator`] joins a decoder and its tokenizer; [`Sampling`] says how the next token is drawn and when to end. The same seed, prompt and
 //! weights give the same text.
@@ -11,6 +11,7 @@ mod rollout;
 mod sampling;
 pub mod serve;
 mod stop;
+mod translate;
 
 pub use generate::{Finish, Generator, Reason};
 pub use grammar::{Grammar, Grammars};
@@ -18,3 +19,4 @@ pub use rollout::{Completion, Prompt, Rollout, rollout};
 pub use sampling::{Sampler, Sampling};
 pub use serve::LogProbs;
 pub use stop::StopStrings;
+pub use translate::{Search, Translation, Translator};

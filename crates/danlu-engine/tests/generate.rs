@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use burn::tensor::Device;
 use danlu_data::tokenizer::{Tokenizer, TrainSpec, train};
-use danlu_engine::{Finish, Generator, Reason, Sampling};
-use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig};
+use danlu_engine::{Finish, Generator, Reason, Sampling, Search, Translator};
+use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig, Marian, MarianConfig, Pairs};
 
 fn tokenizer() -> Tokenizer {
     let texts = ["the cat sat on the mat and the dog sat on the log", "中文也要完整地出现"];
@@ -142,4 +142,46 @@ fn a_decoder_in_training_generates_too() {
     let training = Decoder::new(&config, 5, &Device::flex().autodiff()).unwrap();
     let greedy = Sampling { max_tokens: 10, ..Sampling::greedy() };
     assert_eq!(run(&Generator::new(training, tokenizer()), "dog", &greedy).0, run(&generator(64), "dog", &greedy).0);
+}
+
+/// A search with a beam of one takes the likeliest token of whole passes; scores are the probabilities that whole passes give; and what is
+/// searched for together is what is searched for alone.
+#[test]
+fn translations_are_those_of_whole_passes() {
+    let tokenizer = tokenizer();
+    let (end, vocabulary) = (tokenizer.end_of_text(), tokenizer.vocab_size());
+    let config = MarianConfig { attention_heads: 2, eos_token_id: end, ..MarianConfig::new(vocabulary, 16, 2, 40) };
+    let model = || Marian::new(&config, 5, &Device::flex()).unwrap();
+    let texts = ["the cat", "中文也要", "the dog sat on the log", ""];
+    let sources: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.encode(text).unwrap()).collect();
+    let sources: Vec<&[u32]> = sources.iter().map(Vec::as_slice).collect();
+    let length = |tokens: usize, penalty: f64| ((5.0 + tokens as f64) / 6.0).powf(penalty);
+    for search in [Search { beam: 1, length_penalty: 0.0 }, Search::default(), Search { beam: 3, length_penalty: 1.0 }] {
+        let translator = Translator::new(model(), tokenizer.clone(), search);
+        let found = translator.search(&sources).unwrap();
+        assert!(found[3].tokens.is_empty(), "nothing says nothing");
+        for (source, found) in sources.iter().zip(&found[..3]) {
+            let nll = model().token_nll(&Pairs::new([(*source, &found.tokens[..])], end));
+            let total = |count: usize| -nll[..count].iter().map(|&nats| f64::from(nats)).sum::<f64>();
+            let count = found.tokens.len();
+            let ended = total(count + 1) / length(count + 1, search.length_penalty);
+            let cut = total(count) / length(count, search.length_penalty);
+            assert!((found.score - ended).abs() < 1e-3 || (found.score - cut).abs() < 1e-3, "{} {ended} {cut}", found.score);
+            assert_eq!(&translator.search(&[*source]).unwrap()[0].tokens, &found.tokens);
+            if search.beam > 1 {
+                continue;
+            }
+            let logits = model().logits(&Pairs::new([(*source, &found.tokens[..])], end));
+            let logits = logits.into_data().try_into_vec::<f32>().unwrap();
+            for (row, &token) in logits.chunks(vocabulary).zip(&found.tokens) {
+                let allowed = |id: &usize| *id as u32 == end || !tokenizer.is_special(*id as u32);
+                let best = (0..vocabulary).filter(allowed).max_by(|a, b| row[*a].total_cmp(&row[*b]).then(b.cmp(a)));
+                assert_eq!(best, Some(token as usize));
+            }
+        }
+    }
+    let translator = Translator::new(model(), tokenizer.clone(), Search::default());
+    assert_eq!(translator.translate(&["the cat", " "]).unwrap()[1], "");
+    let error = translator.search(&[&[5; 40]]).unwrap_err().to_string();
+    assert!(error.contains("40 tokens") && error.contains("39"), "{error}");
 }

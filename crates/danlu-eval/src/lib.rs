@@ -16,7 +16,7 @@ mod sets;
 mod unit;
 mod windows;
 
-pub use bootstrap::{interval, paired_interval, ratio};
+pub use bootstrap::{interval, interval_of_sums, paired_interval, ratio};
 pub use calibration::{brier, calibration_error};
 pub use labels::{Confusion, correlation};
 pub use measure::{Document, bits_per_byte, document_bits, measure};

@@ -1,22 +1,29 @@
 //! Prints the logits of a model's folder, for comparison with other programs, and can save the model again.
 //!
-//! `logits FOLDER IDS [SAVE_TO [MAX_SHARD_BYTES]]`, with ids as `1,2,3`: one line of JSON for each token, a list of logits.
+//! `logits FOLDER IDS [SAVE_TO [MAX_SHARD_BYTES]]`, with ids as `1,2,3`: one line of JSON for each token, a list of logits. For a model that
+//! translates, ids are `1,2,3/4,5`: a source and a translation without the tokens that end them; a line for each token that is predicted.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use burn::tensor::Device;
-use danlu_models::{Batch, folder};
+use burn::tensor::{Device, Tensor};
+use danlu_models::{Batch, Pairs, folder};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [from, ids, rest @ ..] = arguments.as_slice() else {
         anyhow::bail!("usage: logits FOLDER IDS [SAVE_TO [MAX_SHARD_BYTES]]");
     };
-    let ids = ids
-        .split(',')
-        .map(|id| id.trim().parse().with_context(|| format!("{id:?} is not a token id")))
-        .collect::<Result<Vec<u32>>>()?;
+    if let Some((source, translation)) = ids.split_once('/') {
+        let (model, config) = folder::load_marian(Path::new(from), &Device::flex())?;
+        if let Some(to) = rest.first() {
+            folder::save_marian(&model, &config, Path::new(to))?;
+        }
+        let (source, translation) = (numbers(source)?, numbers(translation)?);
+        let pairs = Pairs::new([(&source[..], &translation[..])], config.eos_token_id);
+        return print(model.logits(&pairs), config.vocab_size);
+    }
+    let ids = numbers(ids)?;
     let (decoder, config) = folder::load(Path::new(from), &Device::flex())?;
     if let Some(to) = rest.first() {
         let mut options = folder::SaveOptions::default();
@@ -25,9 +32,16 @@ fn main() -> Result<()> {
         }
         folder::save_with(&decoder, &config, Path::new(to), &options)?;
     }
-    let logits =
-        decoder.logits(&Batch::document(&ids)).into_data().try_into_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
-    for row in logits.chunks(config.vocab_size()) {
+    print(decoder.logits(&Batch::document(&ids)), config.vocab_size())
+}
+
+fn numbers(ids: &str) -> Result<Vec<u32>> {
+    ids.split(',').map(|id| id.trim().parse().with_context(|| format!("{id:?} is not a token id"))).collect()
+}
+
+fn print(logits: Tensor<2>, vocabulary: usize) -> Result<()> {
+    let logits = logits.into_data().try_into_vec::<f32>().map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    for row in logits.chunks(vocabulary) {
         println!("{}", serde_json::to_string(row)?);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Architectures whose parameters have the names `transformers` gives them, their configurations, and the folders both read.
 //!
 //! A [`Decoder`] is built from a [`DecoderConfig`], runs on a [`Batch`] (training, evaluation) or with a [`Cache`] (generation), and is
-//! kept in a folder by [`folder::save`] and [`folder::load`]. A [`Bert`] reads whole texts; a [`Classifier`] is a head on either. A parameter's
+//! kept in a folder by [`folder::save`] and [`folder::load`]. A [`Bert`] reads whole texts; a [`Classifier`] is a head on either; a [`Marian`] translates. A parameter's
 //! name is the path of the field that holds it ([`names`]).
 
 mod backbone;
@@ -14,6 +14,7 @@ mod gpt2;
 mod init;
 mod layers;
 mod llama;
+mod marian;
 mod prompt;
 mod reward;
 mod sequences;
@@ -28,11 +29,14 @@ pub use backbone::{Backbone, BackboneConfig};
 pub use batch::Batch;
 pub use bert::{Bert, BertHeads, BertModel};
 pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
-pub use config::{BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, Pooling, Qwen3Config, RopeScaling, Task};
+pub use config::{
+    BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, MarianConfig, Pooling, Qwen3Config, RopeScaling, Task,
+};
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm, Table};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
+pub use marian::{Marian, MarianModel, Pairs, Source, Written};
 pub use names::{load_named, names_and_shapes, to_named, trained};
 pub use reward::RewardModel;
 pub use sequences::Sequence;

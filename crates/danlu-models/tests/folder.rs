@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use common::configs;
 use danlu_models::folder::{self, Precision, SaveOptions};
-use danlu_models::{Decoder, DecoderConfig, to_named};
+use danlu_models::{Decoder, DecoderConfig, Marian, MarianConfig, Pairs, Written, to_named};
 
 fn values(decoder: &Decoder) -> Vec<(String, Vec<f32>)> {
     to_named(decoder).unwrap().into_iter().map(|(name, data)| (name, data.try_into_vec().unwrap())).collect()
@@ -129,4 +129,49 @@ fn damaged_weights_never_panic() {
             let _ = folder::load(dir.path(), &Device::flex());
         }
     }
+}
+
+/// An encoder and a decoder that translate: what is saved is loaded, pairs do not see each other, and writing token by token from several
+/// sources at once gives the logits of whole translations.
+#[test]
+fn a_model_that_translates_is_kept_and_writes_what_it_reads() {
+    let config = MarianConfig {
+        attention_heads: 2,
+        encoder_layers: 1,
+        pad_token_id: 2,
+        eos_token_id: 1,
+        ..MarianConfig::new(29, 16, 2, 32)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let model = Marian::new(&config, 3, &Device::flex()).unwrap();
+    folder::save_marian(&model, &config, dir.path()).unwrap();
+    let (loaded, read) = folder::load_marian(dir.path(), &Device::flex()).unwrap();
+    assert_eq!(read, config);
+    let parameters: usize = to_named(&model).unwrap().iter().map(|(_, data)| data.shape().iter().product::<usize>()).sum();
+    assert_eq!(parameters as u64, config.parameters());
+
+    let pairs: [(&[u32], &[u32]); 2] = [(&[5, 9, 4, 28], &[7, 3]), (&[11], &[8, 8, 20, 6, 17])];
+    let logits = |model: &Marian, pairs: &[(&[u32], &[u32])]| {
+        let logits = model.logits(&Pairs::new(pairs.iter().copied(), 1));
+        logits.into_data().try_into_vec::<f32>().unwrap()
+    };
+    let whole = logits(&model, &pairs);
+    assert_eq!(whole, logits(&loaded, &pairs));
+    let alone = [logits(&model, &pairs[..1]), logits(&model, &pairs[1..])].concat();
+    let far = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(whole.len() == alone.len() && far(&whole, &alone) < 1e-5, "{}", far(&whole, &alone));
+
+    let sources = model.sources(&[&[5, 9, 4, 28, 1], &[11, 1]]);
+    // Two translations of the first source, of which one goes another way, and one of the second.
+    let mut written = [model.begin(), model.begin(), model.begin()];
+    let steps = [[1, 1, 1], [7, 20, 8], [3, 20, 8]];
+    for (at, tokens) in steps.iter().enumerate() {
+        let mut borrowed: Vec<&mut Written> = written.iter_mut().collect();
+        let got = model.step(&[&sources[0], &sources[1]], &[2, 1], &mut borrowed, tokens);
+        let got = got.into_data().try_into_vec::<f32>().unwrap();
+        let row = |place: usize| &whole[place * 29..][..29];
+        assert!(far(&got[..29], row(at)) < 1e-5 && far(&got[58..], row(3 + at)) < 1e-5, "token {at}");
+        assert_eq!(far(&got[29..58], row(at)) < 1e-5, at == 0, "token {at} of the one that goes another way");
+    }
+    assert!(written.iter().all(|one| one.len() == 3));
 }

@@ -16,11 +16,22 @@ use crate::{IGNORE, Ids, plain::indices};
 ///
 /// The CPU form never holds all logits: it takes tokens in chunks and computes the gradients with the loss.
 pub fn linear_cross_entropy(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
+    linear_cross_entropy_smoothed(x, weight, targets, 0.0)
+}
+
+/// [`linear_cross_entropy`] of targets that are smoothed (Szegedy et al. 2015, <https://arxiv.org/abs/1512.00567>, 7): the target has the
+/// probability `1 - smoothing`, to which each entry of the vocabulary, itself included, adds `smoothing / vocabulary`.
+///
+/// # Panics
+/// When `smoothing` is not from 0 to below 1.
+pub fn linear_cross_entropy_smoothed(x: Tensor<2>, weight: Tensor<2>, targets: &Ids, smoothing: f64) -> Tensor<1> {
     check(&x, &weight, targets);
+    assert!((0.0..1.0).contains(&smoothing), "labels are smoothed by a share from 0 to below 1, not {smoothing}");
     if on_cpu(&x) && on_cpu(&weight) {
-        run(CrossEntropy { targets: targets.clone() }, [x.into_dispatch(), weight.into_dispatch()])
+        let smoothing = smoothing as f32;
+        run(CrossEntropy { targets: targets.clone(), smoothing }, [x.into_dispatch(), weight.into_dispatch()])
     } else {
-        mean_of_chunks(x, weight, targets)
+        mean_of_chunks(x, weight, targets, smoothing)
     }
 }
 
@@ -33,7 +44,7 @@ pub fn token_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Vec<f32> {
         let rows = Carrying::new(values(&x), targets);
         let mut all = vec![0.0; targets.len()];
         let channels = values(&x).len() / targets.len().max(1);
-        let found = Chunks::new(rows.x(), values(&weight), rows.targets(), channels).run(&mut [], &mut []);
+        let found = Chunks::new(rows.x(), values(&weight), rows.targets(), channels, 0.0).run(&mut [], &mut []);
         rows.places().zip(found).for_each(|(place, nll)| all[place] = nll);
         return all;
     }
@@ -59,14 +70,26 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1>
     plain_nll(x, weight, targets).sum() / counted(targets) as f64
 }
 
+#[cfg(test)]
+pub(crate) fn plain_smoothed(x: Tensor<2>, weight: Tensor<2>, targets: &Ids, smoothing: f64) -> Tensor<1> {
+    smoothed_nll(x, weight, targets, smoothing).sum() / counted(targets) as f64
+}
+
 pub(crate) fn plain_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
+    smoothed_nll(x, weight, targets, 0.0)
+}
+
+fn smoothed_nll(x: Tensor<2>, weight: Tensor<2>, targets: &Ids, smoothing: f64) -> Tensor<1> {
     let tokens = targets.len();
     let device = x.device();
     let logits = wide(x.clone().matmul(weight.cast(x.dtype()).transpose()));
     let total = normalizer(logits.clone());
-    let chosen = indices(targets.iter().map(|&id| if id == IGNORE { 0 } else { id as i32 }), &device);
-    let nll = total - logits.gather(1, chosen.reshape([tokens, 1]));
-    nll.reshape([tokens]) * carries(targets, &device)
+    let places = indices(targets.iter().map(|&id| if id == IGNORE { 0 } else { id as i32 }), &device);
+    let mut chosen = logits.clone().gather(1, places.reshape([tokens, 1]));
+    if smoothing > 0.0 {
+        chosen = chosen * (1.0 - smoothing) + logits.mean_dim(1) * smoothing;
+    }
+    (total - chosen).reshape([tokens]) * carries(targets, &device)
 }
 
 /// Logits that other devices hold at a time, unless so many are of fewer tokens than [`CHUNK_TOKENS`].
@@ -78,7 +101,7 @@ pub(crate) fn in_chunks<const D: usize>(
     x: Tensor<2>,
     weight: Tensor<2>,
     targets: &Ids,
-    form: fn(Tensor<2>, Tensor<2>, &Ids) -> Tensor<D>,
+    form: impl Fn(Tensor<2>, Tensor<2>, &Ids) -> Tensor<D> + Copy + Send + 'static,
 ) -> Tensor<D> {
     let most = (CHUNK_LOGITS / weight.dims()[0].max(1)).max(CHUNK_TOKENS);
     let one = |(i, targets): (usize, &[u32])| {
@@ -93,8 +116,8 @@ pub(crate) fn in_chunks<const D: usize>(
     Tensor::cat(targets.chunks(most).enumerate().map(one).collect(), D - 1)
 }
 
-/// [`linear_cross_entropy`] of devices other than the CPU.
-fn mean_of_chunks(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
+/// [`linear_cross_entropy_smoothed`] of devices other than the CPU.
+fn mean_of_chunks(x: Tensor<2>, weight: Tensor<2>, targets: &Ids, smoothing: f64) -> Tensor<1> {
     let places: Vec<i32> = (0..targets.len()).filter(|&i| targets[i] != IGNORE).map(|i| i as i32).collect();
     let all = places.is_empty() || places.len() == targets.len();
     let (x, targets) = if all {
@@ -103,7 +126,8 @@ fn mean_of_chunks(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
         let device = x.device();
         (x.select(0, indices(places.into_iter(), &device)), targets.iter().copied().filter(|&id| id != IGNORE).collect())
     };
-    in_chunks(x, weight, &targets, plain_nll).sum() / counted(&targets) as f64
+    let form = move |x: Tensor<2>, weight: Tensor<2>, targets: &Ids| smoothed_nll(x, weight, targets, smoothing);
+    in_chunks(x, weight, &targets, form).sum() / counted(&targets) as f64
 }
 
 /// The logarithm of each row's sum of exponentials, `[tokens, 1]`.
@@ -143,6 +167,23 @@ simd_fn! {
         }
         logits[target] -= weight;
         total.ln() + largest - chosen
+    }
+
+    /// [`row`] of a target that is smoothed.
+    fn smoothed_row(logits: &mut [f32], target: usize, weight: f32, smoothing: f32) -> f32 {
+        let largest = simd::max(logits);
+        let share = smoothing / logits.len() as f32;
+        let expected = (1.0 - smoothing) * logits[target] + share * simd::sum(logits);
+        for x in logits.iter_mut() {
+            *x = simd::exp::<FMA>(*x - largest);
+        }
+        let total = simd::sum(logits);
+        let (factor, share) = (weight / total, weight * share);
+        for x in logits.iter_mut() {
+            *x = *x * factor - share;
+        }
+        logits[target] -= weight * (1.0 - smoothing);
+        total.ln() + largest - expected
     }
 }
 
@@ -194,11 +235,12 @@ struct Chunks<'a> {
     targets: &'a [u32],
     channels: usize,
     vocabulary: usize,
+    smoothing: f32,
 }
 
 impl<'a> Chunks<'a> {
-    fn new(x: &'a [f32], weight: &'a [f32], targets: &'a [u32], channels: usize) -> Self {
-        Self { x, weight, targets, channels, vocabulary: weight.len() / channels.max(1) }
+    fn new(x: &'a [f32], weight: &'a [f32], targets: &'a [u32], channels: usize, smoothing: f32) -> Self {
+        Self { x, weight, targets, channels, vocabulary: weight.len() / channels.max(1), smoothing }
     }
 
     /// The loss of every token. Writes the gradients of the mean loss to `dx` and `dw`, each unless it is empty.
@@ -222,7 +264,11 @@ impl<'a> Chunks<'a> {
                 for_each_piece([logits, &mut nll[start..start + rows]], [piece * vocabulary, piece], |i, [logits, nll]| {
                     let targets = &self.targets[start + i * piece..];
                     for ((logits, nll), &target) in logits.chunks_exact_mut(vocabulary).zip(nll).zip(targets) {
-                        *nll = row(Isa::current(), logits, target as usize, each);
+                        let (isa, target) = (Isa::current(), target as usize);
+                        *nll = match self.smoothing > 0.0 {
+                            true => smoothed_row(isa, logits, target, each, self.smoothing),
+                            false => row(isa, logits, target, each),
+                        };
                     }
                 });
             });
@@ -243,6 +289,7 @@ impl<'a> Chunks<'a> {
 
 struct CrossEntropy {
     targets: Ids,
+    smoothing: f32,
 }
 
 impl Operation<2> for CrossEntropy {
@@ -253,7 +300,7 @@ impl Operation<2> for CrossEntropy {
         let rows = Carrying::new(values(&x), &self.targets);
         // With the width of `x` itself, which no rows would not tell.
         let channels = values(&x).len() / self.targets.len().max(1);
-        let chunks = Chunks::new(rows.x(), values(&weight), rows.targets(), channels);
+        let chunks = Chunks::new(rows.x(), values(&weight), rows.targets(), channels, self.smoothing);
         let mut dx = Buffer::new(if needed[0] { chunks.x.len() } else { 0 });
         let mut dw = Buffer::new(if needed[1] { chunks.weight.len() } else { 0 });
         let nll = chunks.run(&mut dx, &mut dw);

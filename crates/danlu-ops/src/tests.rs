@@ -370,6 +370,9 @@ fn activations() {
         check("gelu_exact", &[[tokens, width]], &|x| crate::gelu_exact(x[0].clone() * 3.0), &|x| {
             crate::gelu_exact::plain(x[0].clone() * 3.0)
         });
+        // Away from zero, where the slope jumps and differences say nothing.
+        let away = |x: &Tensor<2>| x.clone() * 0.5 + tensor(x.dims(), 9, &x.device()).sign().cast(x.dtype());
+        check("relu", &[[tokens, width]], &|x| crate::relu(away(&x[0])), &|x| crate::relu::plain(away(&x[0])));
     }
 }
 
@@ -398,6 +401,41 @@ fn attention() {
                 &|x| crate::bidirectional_attention(x[0].clone(), heads, rope, &segments),
                 &|x| crate::attention::plain(x[0].clone(), heads, rope, &segments, false),
             );
+        }
+    }
+}
+
+#[test]
+fn cross_attention() {
+    for (targets, sources, heads, kv_heads) in [
+        (vec![1], vec![1], 1, 1),
+        (vec![5], vec![2], 2, 2),
+        (vec![3, 1, 40], vec![20, 7, 1], 4, 2),
+        (vec![70, 9], vec![65, 33], 6, 3),
+    ] {
+        let heads = Heads { heads, kv_heads, head_dim: 6 };
+        let segments = |lengths: &[usize]| {
+            let starts = lengths.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + *length as u32)));
+            Segments::new(1, lengths.iter().sum(), starts.collect())
+        };
+        let (of_targets, of_sources) = (segments(&targets), segments(&sources));
+        let shapes = [[of_targets.tokens(), heads.q()], [of_sources.tokens(), 2 * heads.kv()]];
+        check(
+            &format!("cross attention of {targets:?} to {sources:?} {heads:?}"),
+            &shapes,
+            &|x| crate::cross_attention(x[0].clone(), x[1].clone(), heads, &of_targets, &of_sources),
+            &|x| crate::cross_attention::plain(x[0].clone(), x[1].clone(), heads, &of_targets, &of_sources),
+        );
+        // Each sees its own source only: alone it gets the same.
+        let device = Device::flex();
+        let [q, kv] = [(shapes[0], 3), (shapes[1], 4)].map(|(shape, seed)| tensor(shape, seed, &device));
+        let packed = to_vec(crate::cross_attention(q.clone(), kv.clone(), heads, &of_targets, &of_sources));
+        for (target, source) in of_targets.iter().zip(of_sources.iter()) {
+            let q = q.clone().narrow(0, target.start, target.len());
+            let kv = kv.clone().narrow(0, source.start, source.len());
+            let (one, other) = (Segments::rows(1, target.len()), Segments::rows(1, source.len()));
+            let alone = to_vec(crate::cross_attention(q, kv, heads, &one, &other));
+            assert_close("a pair", &packed[target.start * heads.q()..target.end * heads.q()], &alone, 2e-6);
         }
     }
 }
@@ -533,6 +571,25 @@ fn linear_cross_entropy() {
     let none: Ids = vec![IGNORE; 3].into();
     let loss = crate::linear_cross_entropy(tensor([3, 2], 1, &Device::flex()), tensor([4, 2], 2, &Device::flex()), &none);
     assert_eq!(to_vec(loss), [0.0]);
+}
+
+#[test]
+fn smoothed_linear_cross_entropy() {
+    for (tokens, channels, vocabulary, smoothing) in [(1, 1, 2, 0.5), (7, 5, 11, 0.1), (600, 8, 33, 0.3), (300, 20, 3000, 0.1)] {
+        let targets: Ids = (0..tokens as u32).map(|i| if i % 5 == 2 { IGNORE } else { i * 7 % vocabulary as u32 }).collect();
+        let factor = tokens as f32;
+        check(
+            "linear_cross_entropy_smoothed",
+            &[[tokens, channels], [vocabulary, channels]],
+            &|x| (crate::linear_cross_entropy_smoothed(x[0].clone(), x[1].clone(), &targets, smoothing) * factor).unsqueeze(),
+            &|x| (crate::loss::plain_smoothed(x[0].clone(), x[1].clone(), &targets, smoothing) * factor).unsqueeze(),
+        );
+    }
+    // By its definition, on logits that are the input: (1 - 0.2) · -log softmax of the target, and 0.2 of the mean of all three.
+    let logits = Tensor::<2>::from_data([[1.0f32, 2.0, 4.0]], &Device::flex());
+    let loss = crate::linear_cross_entropy_smoothed(logits, Tensor::eye(3, &Device::flex()), &vec![1].into(), 0.2);
+    let total = (1f64.exp() + 2f64.exp() + 4f64.exp()).ln();
+    assert_close("smoothed", &to_vec(loss), &[(total - 0.8 * 2.0 - 0.2 * 7.0 / 3.0) as f32], 1e-6);
 }
 
 #[test]

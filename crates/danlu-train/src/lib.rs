@@ -25,7 +25,7 @@ pub use guard::LossGuard;
 pub use initial::{check_base, initial_model, outline, pin_base};
 pub use objectives::{
     ActorCritic, CausalLm, Classify, Distill, Grouped, Loss, MaskedLm, Objective, Ppo, Preference, Report, Reward, Sample, Sft,
-    Shown,
+    Shown, Translate, TranslateRow,
 };
 pub use optimizer::Optimizer;
 pub use outline::Outline;

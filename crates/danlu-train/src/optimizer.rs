@@ -32,7 +32,16 @@ impl Role {
     fn of(name: &str, shape: &[usize]) -> Role {
         let ends = |suffixes: &[&str]| suffixes.iter().any(|suffix| name.ends_with(suffix));
         match shape {
-            [_, _] if ends(&["embed_tokens.weight", "wte.weight", "wpe.weight", "_embeddings.weight", "prompt_embeddings"]) => {
+            [_, _]
+                if ends(&[
+                    "embed_tokens.weight",
+                    "shared.weight",
+                    "wte.weight",
+                    "wpe.weight",
+                    "_embeddings.weight",
+                    "prompt_embeddings",
+                ]) =>
+            {
                 Role::Embedding
             }
             [_, _] if ends(&["lm_head.weight"]) || is_new(name) => Role::Head,

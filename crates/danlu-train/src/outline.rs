@@ -1,4 +1,4 @@
-use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig};
+use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig, MarianConfig};
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +57,26 @@ impl From<&BertConfig> for Outline {
                 + c.hidden_size
                 + c.num_attention_heads
                 + 2 * c.intermediate_size) as u64,
+        }
+    }
+}
+
+impl From<&MarianConfig> for Outline {
+    fn from(c: &MarianConfig) -> Self {
+        // As of BERT, but one side of ReLU; the decoder's layers have a third norm, and queries, keys and values of the source besides.
+        let encoder = 9 * c.d_model + c.attention_heads + c.ffn_dim;
+        let decoder = 15 * c.d_model + 2 * c.attention_heads + c.ffn_dim;
+        let layers = c.encoder_layers + c.decoder_layers;
+        Outline {
+            model_type: "marian".into(),
+            layers,
+            hidden: c.d_model,
+            vocabulary: c.vocab_size,
+            parameters: c.parameters(),
+            embeddings: (c.vocab_size * c.d_model) as u64,
+            trained: c.parameters(),
+            // About half of the tokens pass the encoder, and the other half the decoder.
+            floats_per_layer: ((c.encoder_layers * encoder + c.decoder_layers * decoder) / (2 * layers)) as u64,
         }
     }
 }

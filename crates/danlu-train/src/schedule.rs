@@ -31,13 +31,14 @@ impl Schedule {
             return (step + 1.0) / (warmup + 1.0);
         }
         let start = self.decay_start_at(total);
-        if step < start {
+        if step < start && self.kind != ScheduleKind::InverseSqrt {
             return 1.0;
         }
         // The way reaches one at step `total`, which is never taken: the last update still moves the weights.
         let way = ((step - start) / (total - start).max(1.0)).clamp(0.0, 1.0);
         let left = match (self.kind, self.form) {
             (ScheduleKind::Constant, _) => 1.0,
+            (ScheduleKind::InverseSqrt, _) => ((warmup + 1.0) / (step + 1.0)).sqrt(),
             (ScheduleKind::Cosine, _) => 0.5 * (1.0 + (std::f64::consts::PI * way).cos()),
             (ScheduleKind::Wsd, DecayForm::Linear) => 1.0 - way,
             (ScheduleKind::Wsd, DecayForm::Sqrt) => 1.0 - way.sqrt(),
@@ -59,7 +60,8 @@ impl Schedule {
         match self.kind {
             ScheduleKind::Wsd => (total * (1.0 - self.decay)).max(warmup).round(),
             ScheduleKind::Cosine => warmup,
-            ScheduleKind::Constant => total,
+            // Neither asks how long the run is.
+            ScheduleKind::Constant | ScheduleKind::InverseSqrt => total,
         }
     }
 }
@@ -92,11 +94,12 @@ mod tests {
         check(ScheduleKind::Wsd, Linear, 0.1, &[(900, 0.55), (1000, 0.1)]);
         check(ScheduleKind::Cosine, Linear, 0.0, &[(100, 1.0), (550, 0.5), (1000, 0.0)]);
         check(ScheduleKind::Constant, Linear, 0.0, &[(0, 0.01), (100, 1.0), (999, 1.0)]);
+        check(ScheduleKind::InverseSqrt, Linear, 0.0, &[(0, 0.01), (50, 0.505), (100, 1.0), (403, 0.5), (908, 1.0 / 3.0)]);
     }
 
     #[test]
     fn every_step_of_every_length_moves_the_weights() {
-        for kind in [ScheduleKind::Wsd, ScheduleKind::Cosine, ScheduleKind::Constant] {
+        for kind in [ScheduleKind::Wsd, ScheduleKind::Cosine, ScheduleKind::Constant, ScheduleKind::InverseSqrt] {
             for total in 1..60 {
                 for step in 0..total {
                     let rate = schedule(kind, DecayForm::Linear, 0.0).at(step, total);
@@ -108,9 +111,11 @@ mod tests {
 
     #[test]
     fn before_the_decay_the_length_does_not_matter() {
-        let schedule = schedule(ScheduleKind::Wsd, DecayForm::Linear, 0.0);
-        for step in 0..schedule.decay_start(800) {
-            assert_eq!(schedule.at(step, 800), schedule.at(step, 1000), "{step}");
+        for kind in [ScheduleKind::Wsd, ScheduleKind::InverseSqrt] {
+            let schedule = schedule(kind, DecayForm::Linear, 0.0);
+            for step in 0..schedule.decay_start(800) {
+                assert_eq!(schedule.at(step, 800), schedule.at(step, 1000), "{kind:?} {step}");
+            }
         }
     }
 }

@@ -1,4 +1,7 @@
-//! Labels of texts: every way learns, goes on bit for bit, and says what is wrong with the data before the first step.
+//! Labels of texts: every way learns, goes on bit for bit, and says what is wrong with the data before the first step. Beside them,
+//! translation.
+
+mod translate;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

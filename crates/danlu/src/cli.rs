@@ -1,7 +1,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    chat, classify, compare, data, doctor, eval, generate, models, plan, reference, sample, serve, tokenizer, train, up,
+    chat, classify, compare, data, doctor, eval, generate, models, plan, reference, sample, serve, tokenizer, train, translate,
+    up,
 };
 
 const AFTER: &str = "\
@@ -49,6 +50,7 @@ pub enum Verb {
     Classify(classify::Args),
     Generate(generate::Args),
     Sample(sample::Args),
+    Translate(translate::Args),
     Chat(chat::Args),
     Serve(serve::Args),
     Doctor(doctor::Args),

@@ -1,6 +1,7 @@
-//! A small model learns from a larger one through the program.
+//! A small model learns from a larger one through the program; beside it, one that translates.
 
 mod place;
+mod translate;
 
 use std::fs;
 use std::path::Path;

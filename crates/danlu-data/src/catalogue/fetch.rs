@@ -175,6 +175,7 @@ fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
         archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
             Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
             Shape::TaggedWords => labelled::tagged(contents, &mut write),
+            Shape::Paragraphs => read::paragraphs(name, contents, &mut write),
             shape => read::documents(shape, name, &mut BufReader::new(contents), &mut |text| {
                 if text.trim().is_empty() { Ok(()) } else { write(json!({ "text": text })) }
             }),

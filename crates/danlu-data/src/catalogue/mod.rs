@@ -49,6 +49,8 @@ pub enum Kind {
     Chat,
     /// Texts with labels: what classifiers learn from.
     Labelled,
+    /// Paragraphs by name, which other languages have too: what translation is learned from.
+    Parallel,
     Model,
 }
 
@@ -78,6 +80,8 @@ pub enum Shape {
     Help,
     /// The questions that pages of help answer, as conversations.
     Questions,
+    /// The paragraphs of pages of help, each with its page, its name there and its language.
+    Paragraphs,
     /// The sources in the local cargo registry.
     Crates,
     /// Made when it is asked for: [`crate::prompts::arithmetic`].

@@ -7,10 +7,10 @@ use std::io::{BufRead, BufReader, Read};
 use anyhow::{Context, Result};
 use flate2::read::MultiGzDecoder;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Shape;
-use super::help::Page;
+use super::help::{self, Page};
 use crate::labelled::spaced;
 
 /// The largest dictionary text that is read.
@@ -25,6 +25,15 @@ pub(super) fn page(name: &str, file: &mut dyn Read) -> Result<Page> {
     Ok(Page::parse(name, &html))
 }
 
+/// The paragraphs of a page of help, each with its page, its name there and its language.
+pub(super) fn paragraphs(path: &str, file: &mut dyn Read, each: &mut dyn FnMut(Value) -> Result<()>) -> Result<()> {
+    let mut html = String::new();
+    file.read_to_string(&mut html)?;
+    let (page, language) = Page::head(path, &html);
+    let all = help::paragraphs(&page, &html);
+    all.into_iter().try_for_each(|one| each(json!({ "page": page, "id": one.id, "language": language, "text": one.text })))
+}
+
 /// Reads the documents of the file `name` in order.
 pub(super) fn documents(
     shape: &Shape,
@@ -36,6 +45,7 @@ pub(super) fn documents(
         Shape::Files
         | Shape::Crates
         | Shape::Questions
+        | Shape::Paragraphs
         | Shape::Arithmetic { .. }
         | Shape::LabelledLines { .. }
         | Shape::TaggedWords => Ok(()),

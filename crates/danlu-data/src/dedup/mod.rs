@@ -15,6 +15,7 @@ use buckets::Buckets;
 use minhash::{Signature, VALUES, similarity};
 
 pub(crate) use facts::{FactFile, FactFinder};
+pub(crate) use shingles::{Scratch, shingles};
 
 /// Two texts whose shingle sets have at least this Jaccard similarity are near-duplicates.
 pub const THRESHOLD: f64 = 0.8;

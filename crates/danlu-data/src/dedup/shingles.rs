@@ -11,13 +11,13 @@ const CHARACTERS: usize = 5;
 
 /// Buffers kept between texts.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     tokens: Vec<u64>,
     word: String,
 }
 
 /// Calls `each` with every shingle of `text`, repeats included, and returns their number.
-pub(super) fn shingles(text: &str, scratch: &mut Scratch, mut each: impl FnMut(u64)) -> usize {
+pub(crate) fn shingles(text: &str, scratch: &mut Scratch, mut each: impl FnMut(u64)) -> usize {
     let unspaced = tokens(text, scratch);
     let tokens = &scratch.tokens;
     // A text shorter than a shingle is one shingle.

@@ -9,21 +9,57 @@ const BETA: f64 = 2.0;
 /// space left out, averaged over the lengths that both texts have, as sacreBLEU's `sentence_chrf` computes it (there from 0 to 100). It needs
 /// no words, so it suits every script.
 pub fn chrf(answer: &str, expected: &str) -> f64 {
-    let chars = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<Vec<char>>();
-    let (answer, expected) = (chars(answer), chars(expected));
-    let (mut precision, mut recall, mut lengths) = (0.0, 0.0, 0.0);
-    for n in 1..=ORDER.min(answer.len()).min(expected.len()) {
-        let same = common(&answer, &expected, n) as f64;
-        precision += same / (answer.len() + 1 - n) as f64;
-        recall += same / (expected.len() + 1 - n) as f64;
-        lengths += 1.0;
+    Chrf::of(answer, expected).score() / 100.0
+}
+
+/// What chrF2 is computed from: of one answer, or added up over many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chrf {
+    /// For each length: sequences that both have, those of the answer, and those expected.
+    counts: [[u64; 3]; ORDER],
+}
+
+impl Chrf {
+    /// Of one answer beside the one expected.
+    pub fn of(answer: &str, expected: &str) -> Self {
+        let chars = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<Vec<char>>();
+        let (answer, expected) = (chars(answer), chars(expected));
+        let of_length = |n: usize| {
+            let sequences = |text: &[char]| (text.len() + 1).saturating_sub(n) as u64;
+            let wanted = sequences(&expected);
+            // Where nothing is expected, nothing is counted.
+            let written = if wanted > 0 { sequences(&answer) } else { 0 };
+            [common(&answer, &expected, n) as u64, written, wanted]
+        };
+        Self { counts: std::array::from_fn(|i| of_length(i + 1)) }
     }
-    if precision + recall == 0.0 {
-        return 0.0;
+
+    /// chrF2 from 0 to 100, as sacreBLEU's `corpus_chrf` computes it.
+    pub fn score(&self) -> f64 {
+        let (mut precision, mut recall, mut lengths) = (0.0, 0.0, 0.0);
+        for [same, written, wanted] in self.counts.map(|counts| counts.map(|count| count as f64)) {
+            if written > 0.0 && wanted > 0.0 {
+                precision += same / written;
+                recall += same / wanted;
+                lengths += 1.0;
+            }
+        }
+        if precision + recall == 0.0 {
+            return 0.0;
+        }
+        let (precision, recall) = (precision / lengths, recall / lengths);
+        let factor = BETA * BETA;
+        100.0 * (1.0 + factor) * precision * recall / (factor * precision + recall)
     }
-    let (precision, recall) = (precision / lengths, recall / lengths);
-    let factor = BETA * BETA;
-    (1.0 + factor) * precision * recall / (factor * precision + recall)
+}
+
+impl std::iter::Sum for Chrf {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, one| {
+            sum.counts.as_flattened_mut().iter_mut().zip(one.counts.as_flattened()).for_each(|(sum, one)| *sum += one);
+            sum
+        })
+    }
 }
 
 fn common(a: &[char], b: &[char], n: usize) -> usize {

@@ -1,11 +1,14 @@
-//! How near an answer is to the one expected, from 0 to 1. Each measure is a file and equal to its public definition.
+//! How near an answer is to the one expected, from 0 to 1; of many translations, from 0 to 100. Each measure is a file and equal to its
+//! public definition.
 
+mod bleu;
 mod chrf;
 mod exact_match;
 mod rouge_l;
 mod token_f1;
 
-pub use chrf::chrf;
+pub use bleu::{Bleu, Words};
+pub use chrf::{Chrf, chrf};
 pub use exact_match::exact_match;
 pub use rouge_l::rouge_l;
 pub use token_f1::token_f1;

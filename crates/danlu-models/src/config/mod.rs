@@ -4,12 +4,14 @@
 mod bert;
 mod head;
 mod json;
+mod marian;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
 pub use head::{HeadConfig, Pooling, Task};
+pub use marian::MarianConfig;
 
 /// Which decoder, and its shape. Serialized as the `config.json` of `transformers`: `model_type` says the variant.
 ///

@@ -2,6 +2,7 @@
 //! `generation_config.json`. A `model.gguf` beside them, or in place of the weights, holds these in blocks: they run from there.
 
 mod heads;
+mod marian;
 pub(crate) mod read;
 mod reward;
 mod write;
@@ -17,6 +18,7 @@ use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
 pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
+pub use marian::{load_marian, save_marian};
 pub use reward::{load_reward, save_reward};
 pub use write::{Precision, SaveOptions};
 

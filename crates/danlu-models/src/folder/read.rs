@@ -171,10 +171,17 @@ fn whole(name: String) -> String {
 }
 
 /// Tensors that older versions of `transformers` saved and that are no parameters: causal masks, positions, rope's frequencies, a tied
-/// output projection a second time; and BERT's guess whether two sentences follow each other, which nothing here uses.
+/// output projection a second time, as Marian's embedding a third and its bias, which is zero; and BERT's guess whether two sentences follow
+/// each other, which nothing here uses.
 fn ignored(name: &str, tied: bool) -> bool {
-    let copies = ["lm_head.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"];
-    (tied && copies.contains(&name))
-        || name.starts_with("cls.seq_relationship.")
-        || [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".position_ids"].iter().any(|end| name.ends_with(end))
+    let copies = [
+        "lm_head.weight",
+        "cls.predictions.decoder.weight",
+        "cls.predictions.decoder.bias",
+        "model.encoder.embed_tokens.weight",
+        "model.decoder.embed_tokens.weight",
+        "final_logits_bias",
+    ];
+    let ends = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".position_ids", ".embed_positions.weight"];
+    (tied && copies.contains(&name)) || name.starts_with("cls.seq_relationship.") || ends.iter().any(|end| name.ends_with(end))
 }

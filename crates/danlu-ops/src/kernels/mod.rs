@@ -14,6 +14,7 @@ mod scratch;
 pub mod simd;
 mod tile;
 
+pub use attention::{Across, Pair, Seen, cross_attention_backward, cross_attention_forward};
 pub use attention::{Attention, attention_backward, attention_cached, attention_forward};
 pub use attention::{PAGE, live_pages};
 pub(crate) use attention::{Page, Rows, attention_paged, store_paged};

@@ -8,6 +8,7 @@ pub mod preference;
 mod reward;
 pub mod rl;
 mod sft;
+mod translate;
 
 use anyhow::Result;
 use burn::module::Module;
@@ -22,6 +23,7 @@ pub use preference::Preference;
 pub use reward::Reward;
 pub use rl::{ActorCritic, Grouped, Ppo};
 pub use sft::Sft;
+pub use translate::{Translate, TranslateRow};
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.
 pub type Report = Vec<(&'static str, f64)>;

@@ -13,6 +13,7 @@ mod parse;
 mod preference;
 mod rl;
 mod schema;
+mod translate;
 mod tune;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use translate::TranslateSpec;
 pub use tune::{Part, TuneSpec};
 
 /// The newest recipe format this program reads.
@@ -78,6 +80,8 @@ pub struct Recipe {
     pub rl: RlSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub rewards: RewardsSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub translate: TranslateSpec,
     pub batch: BatchSpec,
     pub optimizer: OptimizerSpec,
     pub budget: Budget,
@@ -195,6 +199,8 @@ pub enum ScheduleKind {
     Cosine,
     /// Warm-up, then constant.
     Constant,
+    /// Warm-up, then by the inverse square root of the step (Vaswani 2017).
+    InverseSqrt,
 }
 
 /// The form of `wsd`'s decay.
@@ -233,6 +239,7 @@ impl Default for Recipe {
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),
+            translate: TranslateSpec::default(),
             batch: BatchSpec::default(),
             optimizer: OptimizerSpec::default(),
             budget: Budget::default(),

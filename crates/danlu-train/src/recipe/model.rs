@@ -80,4 +80,6 @@ pub enum ModelKind {
     Gpt2,
     /// An encoder, in which every token sees its whole text (Devlin 2018).
     Bert,
+    /// An encoder that reads and a decoder that writes, with as many layers each (Vaswani 2017), for translation.
+    Marian,
 }

@@ -34,6 +34,8 @@ pub enum ObjectiveKind {
     Reward,
     /// Say what a larger model would, which reads with the same tokenizer; `[distill]` says how (Hinton 2015).
     Distill,
+    /// Read a text in one language and write it in another; `[translate]` says which (Vaswani 2017).
+    Translate,
     /// Answer questions so that the reward is higher than of other answers to the same question (Shao 2024).
     Grpo,
     /// The same with the mean of the other answers as the baseline, and whole answers as actions (Ahmadian 2024).

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::schema::{KEYS, nearest};
-use super::{AdapterKind, ModelKind, Part, Recipe};
+use super::{AdapterKind, ModelKind, ObjectiveKind, Part, Recipe};
 use crate::auto;
 
 pub fn recipe(text: &str, origin: &str, overrides: &[String]) -> Result<Recipe> {
@@ -169,6 +169,7 @@ fn relations(recipe: &Recipe) -> Result<()> {
     }
     recipe.classify.validate()?;
     recipe.features.validate()?;
+    recipe.translate.validate()?;
     for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
         super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
     }
@@ -191,8 +192,16 @@ fn relations(recipe: &Recipe) -> Result<()> {
     if let (Some(heads), Some(kv)) = (model.heads, model.kv_heads) {
         ensure!(heads % kv == 0, "`model.heads` ({heads}) must be a multiple of `model.kv_heads` ({kv})");
     }
-    if matches!(model.kind, ModelKind::Gpt2 | ModelKind::Bert) {
-        let kind = if model.kind == ModelKind::Bert { "bert" } else { "gpt2" };
+    ensure!(
+        model.kind != ModelKind::Marian || recipe.objective.kind == ObjectiveKind::Translate,
+        "`model.kind` is \"marian\", which translates; give `objective.kind = \"translate\"`, or another model"
+    );
+    if let ModelKind::Gpt2 | ModelKind::Bert | ModelKind::Marian = model.kind {
+        let kind = match model.kind {
+            ModelKind::Bert => "bert",
+            ModelKind::Marian => "marian",
+            _ => "gpt2",
+        };
         ensure!(
             model.kv_heads.is_none() || model.kv_heads == model.heads,
             "`model.kv_heads`: {kind} has as many as `model.heads`"
@@ -250,6 +259,9 @@ mod tests {
         refused("[tune]\npart = 'last-layers'\n[budget]\nsteps = 1\n", &[], &["tune.layers"]);
         refused("[tune]\nlayers = 2\n[budget]\nsteps = 1\n", &[], &["last-layers"]);
         refused(STEPS, &["model.from=a", "adapter.kind=lora", "tune.part=head"], &["keep one"]);
+        refused("[model]\nkind = 'marian'\n[budget]\nsteps = 1\n", &[], &["marian", "objective.kind"]);
+        refused(STEPS, &["translate.to=en"], &["both \"en\""]);
+        refused(STEPS, &["translate.from=English please"], &["translate.from", "code"]);
         refused(STEPS, &["model.layrs=4"], &["--set model.layrs=4", "`model.layers`"]);
         refused(STEPS, &["model.layers"], &["key=value"]);
         refused(STEPS, &["model=4"], &["is a table"]);

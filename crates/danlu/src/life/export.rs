@@ -111,6 +111,10 @@ impl Export<'_> {
             ("steps", json!(summary.step)),
             ("minutes", json!((summary.elapsed / 6.0).round() / 10.0)),
         ];
+        let facts = facts.map(|(name, value)| (name.to_string(), value));
+        // What was measured beside it: BLEU, an accuracy.
+        let beside = summary.measure.iter().flat_map(|measure| &measure.others).filter(|(_, value)| value.is_finite());
+        let beside = beside.map(|(name, value)| (name.to_string(), json!((value * 1e4).round() / 1e4)));
         let data = kind.data().into_iter();
         Ok(Lineage {
             level: Some(level),
@@ -120,7 +124,7 @@ impl Export<'_> {
             data: data.map(|d| Data { name: d.name, manifest_hash: d.manifest_hash, licence: None }).collect(),
             tokenizer_hash: kind.tokenizer().map(|tokenizer| tokenizer.hash().to_string()),
             metrics,
-            facts: facts.map(|(name, value)| (name.to_string(), value)).into(),
+            facts: facts.into_iter().chain(beside).collect(),
             ..Lineage::default()
         })
     }

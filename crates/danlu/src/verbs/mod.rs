@@ -14,6 +14,7 @@ pub mod sample;
 pub mod serve;
 pub mod tokenizer;
 pub mod train;
+pub mod translate;
 pub mod up;
 
 use std::path::PathBuf;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Classify(args) => classify::run(&context, args),
         Verb::Generate(args) => generate::run(&context, args),
         Verb::Sample(args) => sample::run(&context, args),
+        Verb::Translate(args) => translate::run(&context, args),
         Verb::Chat(args) => chat::run(&context, args),
         Verb::Serve(args) => serve::run(&context, args),
         Verb::Doctor(args) => doctor::run(&context, args),

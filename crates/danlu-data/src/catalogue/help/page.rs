@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use crate::source::html::Tag;
 
 /// The page proper is in this element; what follows it is the viewer's.
-const AREA: &str = "id=\"DisplayArea\"";
-const AFTER: &str = "id=\"SearchFrame\"";
+pub(super) const AREA: &str = "id=\"DisplayArea\"";
+pub(super) const AFTER: &str = "id=\"SearchFrame\"";
 /// Elements of the page that are not its text: links to other pages.
-const SKIPPED: [&str; 1] = ["class=\"relatedtopics\""];
+pub(super) const SKIPPED: [&str; 1] = ["class=\"relatedtopics\""];
 /// Inline elements with one child for each system or module, of which a viewer shows one.
 const SWITCHES: [&str; 2] = ["class=\"switchinline\"", "class=\"switch\""];
 /// Switches inside one another; pages have two.
@@ -45,12 +45,17 @@ pub enum Kind {
 }
 
 impl Page {
-    /// The page in `html`, which lies at `path` in its package.
-    pub fn parse(path: &str, html: &str) -> Self {
+    /// The name and the language of the page in `html`, which lies at `path` in its package.
+    pub fn head(path: &str, html: &str) -> (String, String) {
         let language = attribute(html, "lang").unwrap_or("en").split('-').next().unwrap_or("en").to_owned();
         // Both of whole paths and of those that begin inside the help.
         let name = path.rsplit_once("/text/").map(|(_, name)| name).or(path.strip_prefix("text/")).unwrap_or(path);
-        let name = name.trim_end_matches(".html").to_owned();
+        (name.trim_end_matches(".html").to_owned(), language)
+    }
+
+    /// The page in `html`, which lies at `path` in its package.
+    pub fn parse(path: &str, html: &str) -> Self {
+        let (name, language) = Self::head(path, html);
         let begin = html.find(AREA).map_or(0, |at| html[at..].find('>').map_or(at, |end| at + end + 1));
         let end = html[begin..].find(AFTER).map_or(html.len(), |at| begin + html[begin..begin + at].rfind('<').unwrap_or(at));
         let mut reader = Reader { module: module_class(&name), ..Reader::default() };
@@ -86,7 +91,7 @@ pub fn marked(kind: Kind, line: &str) -> Cow<'_, str> {
 }
 
 /// The class that marks the words of the page's own module.
-fn module_class(name: &str) -> &'static str {
+pub(super) fn module_class(name: &str) -> &'static str {
     match name.split('/').next().unwrap_or_default() {
         "scalc" => "CALC",
         "simpress" => "IMPRESS",
@@ -99,7 +104,7 @@ fn module_class(name: &str) -> &'static str {
 }
 
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     module: &'static str,
     blocks: Vec<Block>,
     open: Option<Kind>,
@@ -117,6 +122,15 @@ struct Reader {
 }
 
 impl Reader {
+    /// The text of a part of a page, in one line.
+    pub fn text(module: &'static str, html: &str) -> String {
+        let mut reader = Reader { module, ..Reader::default() };
+        reader.read(html);
+        reader.close();
+        let lines: Vec<String> = reader.blocks.into_iter().map(|block| block.text).collect();
+        lines.join(" ")
+    }
+
     fn read(&mut self, html: &str) {
         let mut rest = html;
         while let Some(at) = rest.find('<') {
@@ -250,7 +264,7 @@ impl Reader {
 }
 
 /// What is inside an element whose begin tag was just read, and what follows it.
-fn element<'a>(html: &'a str, name: &str) -> (&'a str, &'a str) {
+pub(super) fn element<'a>(html: &'a str, name: &str) -> (&'a str, &'a str) {
     let (mut at, mut open) = (0, 1);
     while let Some(next) = html[at..].find('<') {
         let begin = at + next;
@@ -289,7 +303,7 @@ fn shown<'a>(switch: &'a str, module: &str) -> &'a str {
     of_module.or_else(|| find("id=\"default")).or_else(any).unwrap_or_default()
 }
 
-fn attribute<'a>(html: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn attribute<'a>(html: &'a str, name: &str) -> Option<&'a str> {
     let at = html.find(&format!("{name}=\""))? + name.len() + 2;
     html[at..].split('"').next()
 }

@@ -48,23 +48,66 @@ pub(super) fn backward_with(isa: Isa, shape: &Attention, dqkv: &mut [f32], saved
     shape.check(tokens, segments);
     let dqkv = SendPtr(dqkv.as_mut_ptr());
     threads::for_each(segments.len() * shape.kv_heads, |piece| {
-        let (segment, head) = (segments[piece / shape.kv_heads].clone(), piece % shape.kv_heads);
+        let (segment, head) = (&segments[piece / shape.kv_heads], piece % shape.kv_heads);
+        let (width, dim, first_head) = (shape.row_width(), shape.head_dim, head * shape.group());
+        let [q_at, k_at] = [first_head * dim, shape.q_width() + head * dim];
+        let v_at = k_at + shape.kv_heads * dim;
         // SAFETY: rows of this segment and columns of this group of heads, which no other piece writes.
-        unsafe { for_tile!(isa, backward_head(shape, dqkv.get(), saved, segment, head)) }
+        unsafe {
+            let row = saved.qkv[segment.start * width..].as_ptr();
+            let gradient = dqkv.get().add(segment.start * width);
+            let data = BackwardData {
+                q: row.add(q_at),
+                dq: gradient.add(q_at),
+                q_stride: width,
+                k: row.add(k_at),
+                dk: gradient.add(k_at),
+                v: row.add(v_at),
+                dv: gradient.add(v_at),
+                kv_stride: width,
+                y: saved.y[segment.start * shape.q_width() + q_at..].as_ptr(),
+                dy: saved.dy[segment.start * shape.q_width() + q_at..].as_ptr(),
+                lse: saved.lse[segment.start * shape.heads + first_head..].as_ptr(),
+                rows: segment.len(),
+                keys: segment.len(),
+            };
+            dispatch_backward(isa, shape, &data);
+        }
     });
 }
 
+/// The rows of one group of query heads and of the key head they share, with where their gradients go.
+pub(super) struct BackwardData {
+    pub q: *const f32,
+    pub dq: *mut f32,
+    pub q_stride: usize,
+    pub k: *const f32,
+    pub dk: *mut f32,
+    pub v: *const f32,
+    pub dv: *mut f32,
+    pub kv_stride: usize,
+    /// The output and its gradient, whose rows are as wide as all queries.
+    pub y: *const f32,
+    pub dy: *const f32,
+    pub lse: *const f32,
+    /// Query rows.
+    pub rows: usize,
+    /// Rows of keys and values; as many as query rows under a causal mask and with rope.
+    pub keys: usize,
+}
+
 /// # Safety
-/// `dqkv` and `saved` hold the segment's rows, whose columns of this group of heads are this call's alone to write.
-unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
-    shape: &Attention,
-    dqkv: *mut f32,
-    saved: Saved,
-    segment: Range<usize>,
-    head: usize,
-) {
-    let (dim, width, out) = (shape.head_dim, shape.row_width(), shape.q_width());
-    let keys = segment.len();
+/// The pointers of `data` must reach over its rows; those of gradients must be this call's alone to write.
+pub(super) unsafe fn dispatch_backward(isa: Isa, shape: &Attention, data: &BackwardData) {
+    // SAFETY: passed on.
+    unsafe { for_tile!(isa, backward_head(shape, data)) }
+}
+
+/// # Safety
+/// As for [`dispatch_backward`], with the instruction set of `T` present.
+unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(shape: &Attention, data: &BackwardData) {
+    let (dim, out) = (shape.head_dim, shape.q_width());
+    let &BackwardData { q_stride: width, kv_stride, keys, .. } = data;
     let (key_panels, dim_panels) = (keys.div_ceil(NR), dim.div_ceil(NR));
     let stride = score_stride(keys);
     // Rows of queries whose scores are held together: the gradients of keys and values are summed over this many in registers. The
@@ -83,31 +126,25 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
     ];
     scratch::with(Use::Attention, carved(&sizes), |scratch| {
         let [kt, vt, k, turned_k, turned_q, q_packed, dy_packed, p, ds] = carve(scratch, sizes);
-        // SAFETY: all addresses are rows of the segment and columns of these heads, or scratch cut to the sizes above.
+        // SAFETY: all addresses are rows and columns that the caller vouches for, or scratch cut to the sizes above.
         unsafe {
-            let row = saved.qkv[segment.start * width..].as_ptr();
-            let key_at = shape.q_width() + head * dim;
-            let value_at = key_at + shape.kv_heads * dim;
-            let (keys_at, keys_stride) = turned_rows(shape, T::ISA, turned_k, row.add(key_at), width, keys, 0);
+            let (keys_at, keys_stride) = turned_rows(shape, T::ISA, turned_k, data.k, kv_stride, keys, 0);
             for j in 0..key_panels {
                 let rows = NR.min(keys - j * NR);
                 let at = j * NR * dim;
                 pack_panel::<NR>(kt[at..].as_mut_ptr(), keys_at.add(j * NR * keys_stride), dim, 1, rows, keys_stride);
-                pack_panel::<NR>(vt[at..].as_mut_ptr(), row.add(value_at + j * NR * width), dim, 1, rows, width);
+                pack_panel::<NR>(vt[at..].as_mut_ptr(), data.v.add(j * NR * kv_stride), dim, 1, rows, kv_stride);
             }
             for d in 0..dim_panels {
                 let cols = NR.min(dim - d * NR);
                 pack_panel::<NR>(k[d * NR * keys..].as_mut_ptr(), keys_at.add(d * NR), keys, keys_stride, cols, 1);
             }
-            let gradient = dqkv.add(segment.start * width);
             for g in 0..shape.group() {
-                let query_at = (head * shape.group() + g) * dim;
-                for first in (0..keys).step_by(block) {
-                    let rows = block.min(keys - first);
-                    let q = row.add(first * width + query_at);
+                for first in (0..data.rows).step_by(block) {
+                    let rows = block.min(data.rows - first);
+                    let q = data.q.add(first * width + g * dim);
                     let (q, q_stride) = turned_rows(shape, T::ISA, turned_q, q, width, rows, first);
-                    let dy_start = (segment.start + first) * out + query_at;
-                    let dy = saved.dy[dy_start..].as_ptr();
+                    let dy = data.dy.add(first * out + g * dim);
                     for d in 0..dim_panels {
                         let cols = NR.min(dim - d * NR);
                         pack_panel::<NR>(q_packed[d * NR * rows..].as_mut_ptr(), q.add(d * NR), rows, q_stride, cols, 1);
@@ -132,8 +169,7 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                             T::run::<true>(dim, dy.add(r0 * out), out, vt[panel..].as_ptr(), ds[at..].as_mut_ptr(), store);
                         }
                         for r in r0..r0 + count {
-                            let token = segment.start + first + r;
-                            let at = token * out + query_at;
+                            let at = (first + r) * out + g * dim;
                             let visible = shape.visible(first + r, keys);
                             if shape.causal {
                                 let hidden = r * stride + visible..r * stride + (first + r0 + MR).min(stride);
@@ -144,13 +180,13 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                                 T::ISA,
                                 &mut p[r * stride..][..visible],
                                 &mut ds[r * stride..][..visible],
-                                saved.lse[token * shape.heads + head * shape.group() + g],
-                                &saved.y[at..at + dim],
-                                &saved.dy[at..at + dim],
+                                *data.lse.add((first + r) * shape.heads + g),
+                                std::slice::from_raw_parts(data.y.add(at), dim),
+                                std::slice::from_raw_parts(data.dy.add(at), dim),
                                 shape.scale(),
                             );
                         }
-                        let dq = gradient.add((first + r0) * width + query_at);
+                        let dq = data.dq.add((first + r0) * width + g * dim);
                         for d in 0..dim_panels {
                             let cols = NR.min(dim - d * NR);
                             let store = Store { alpha: 1.0, accumulate: false, row_stride: width, rows: count, cols };
@@ -168,11 +204,11 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                         let accumulate = g > 0 || if shape.causal { c0 < first } else { first > 0 };
                         for d in 0..dim_panels {
                             let cols = NR.min(dim - d * NR);
-                            let store = Store { alpha: 1.0, accumulate, row_stride: width, rows: MR.min(keys - c0), cols };
+                            let rows_of_keys = MR.min(keys - c0);
+                            let store = Store { alpha: 1.0, accumulate, row_stride: kv_stride, rows: rows_of_keys, cols };
                             let (depth, at) = (rows - skip, skip * stride + c0);
                             let packed = d * NR * rows + skip * NR;
-                            let to = gradient.add(c0 * width + d * NR);
-                            let (dk, dv) = (to.add(key_at), to.add(value_at));
+                            let (dk, dv) = (data.dk.add(c0 * kv_stride + d * NR), data.dv.add(c0 * kv_stride + d * NR));
                             T::run::<false>(depth, p[at..].as_ptr(), stride, dy_packed[packed..].as_ptr(), dv, store);
                             T::run::<false>(depth, ds[at..].as_ptr(), stride, q_packed[packed..].as_ptr(), dk, store);
                         }
@@ -180,7 +216,7 @@ unsafe fn backward_head<T: Tile, const MR: usize, const NR: usize>(
                 }
             }
             for r in 0..keys {
-                let row = std::slice::from_raw_parts_mut(gradient.add(r * width + key_at), dim);
+                let row = std::slice::from_raw_parts_mut(data.dk.add(r * kv_stride), dim);
                 shape.turn(T::ISA, row, r, -1.0);
             }
         }

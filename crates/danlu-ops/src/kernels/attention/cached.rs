@@ -57,6 +57,7 @@ pub fn attention_cached(
                         y: y.get().add(group.start * dim),
                         lse: None,
                         rows,
+                        keys: past + rows,
                         past,
                     };
                     dispatch_forward(isa, &Attention { rope: None, ..*shape }, &data);

@@ -42,6 +42,7 @@ pub(super) fn forward_with(isa: Isa, shape: &Attention, y: &mut [f32], lse: &mut
                 y: y.get().add(segment.start * shape.q_width() + first_head * dim),
                 lse: Some(lse.get().add(segment.start * shape.heads + first_head)),
                 rows: segment.len(),
+                keys: segment.len(),
                 past: 0,
             }
         };
@@ -61,6 +62,8 @@ pub(super) struct ForwardData {
     pub lse: Option<*mut f32>,
     /// Query rows.
     pub rows: usize,
+    /// Rows of keys and values.
+    pub keys: usize,
     /// Keys before those of the first query. They have been turned already, and then all keys have.
     pub past: usize,
 }
@@ -76,7 +79,7 @@ pub(super) unsafe fn dispatch_forward(isa: Isa, shape: &Attention, data: &Forwar
 /// As for [`dispatch_forward`], with the instruction set of `T` present.
 unsafe fn forward_head<T: Tile, const MR: usize, const NR: usize>(shape: &Attention, data: &ForwardData) {
     let dim = shape.head_dim;
-    let keys = data.past + data.rows;
+    let keys = data.keys;
     let (key_panels, dim_panels) = (keys.div_ceil(NR), dim.div_ceil(NR));
     let stride = score_stride(keys);
     let sizes = [key_panels * NR * dim, dim_panels * NR * keys, MR * stride, MR.max(NR) * dim];

@@ -7,6 +7,7 @@
 
 mod backward;
 mod cached;
+mod cross;
 mod forward;
 mod paged;
 
@@ -17,6 +18,7 @@ use super::simd::simd_fn;
 
 pub use backward::attention_backward;
 pub use cached::attention_cached;
+pub use cross::{Across, Pair, Seen, cross_attention_backward, cross_attention_forward};
 pub use forward::attention_forward;
 pub use paged::{PAGE, live_pages};
 pub(crate) use paged::{Page, Rows, attention_paged, store_paged};

@@ -147,6 +147,7 @@ pub fn attention_paged(shape: &Attention, y: &mut [f32], qkv: &[f32], sequences:
                     y: unsafe { y.get().add(rows.first * out + first_head * dim) },
                     lse: None,
                     rows: rows.count,
+                    keys: total,
                     past: rows.past,
                 };
                 // SAFETY: queries, keys and values are in the scratch, as many as are named; these rows and columns of y are this

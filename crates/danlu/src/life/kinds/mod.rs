@@ -8,6 +8,7 @@ mod pretrain;
 mod reward;
 pub mod rl;
 pub mod sft;
+mod translate;
 
 use std::path::Path;
 
@@ -29,6 +30,7 @@ pub use pretrain::Pretrain;
 pub use reward::Judge;
 pub use rl::Asked;
 pub use sft::Tune;
+pub use translate::Interpreter;
 
 use super::export::Export;
 use super::run::{self, Done};
@@ -142,6 +144,7 @@ kinds! {
     DistillTalks(Distill<Tune>),
     Compare(Asked<Grouped>),
     Expect(Asked<Ppo>),
+    Translate(Interpreter),
 }
 
 impl Prepared {
@@ -175,6 +178,7 @@ impl Prepared {
             },
             ObjectiveKind::Grpo | ObjectiveKind::Rloo => Prepared::Compare(Box::new(Asked::new(home, &recipe, progress)?)),
             ObjectiveKind::Ppo => Prepared::Expect(Box::new(Asked::new(home, &recipe, progress)?)),
+            ObjectiveKind::Translate => Prepared::Translate(Box::new(Interpreter::new(home, &recipe, run, progress)?)),
         })
     }
 }
