@@ -17,6 +17,8 @@ mod llama;
 mod prompt;
 mod reward;
 mod sequences;
+mod vectors;
+mod word2vec;
 
 pub mod adapter;
 pub mod folder;
@@ -36,3 +38,5 @@ pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
 pub use names::{load_named, names_and_shapes, to_named, trained};
 pub use reward::RewardModel;
 pub use sequences::Sequence;
+pub use vectors::{Format as VectorFormat, WordVectors};
+pub use word2vec::{Word2Vec, Word2VecConfig};

@@ -1,7 +1,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    chat, classify, compare, data, doctor, eval, generate, models, plan, reference, sample, serve, tokenizer, train, up,
+    chat, classify, compare, data, doctor, embed, eval, generate, models, plan, reference, sample, serve, tokenizer, train, up,
 };
 
 const AFTER: &str = "\
@@ -47,6 +47,7 @@ pub enum Verb {
     Models(models::Args),
     Compare(compare::Args),
     Classify(classify::Args),
+    Embed(embed::Args),
     Generate(generate::Args),
     Sample(sample::Args),
     Chat(chat::Args),
