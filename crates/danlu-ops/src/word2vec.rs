@@ -35,9 +35,10 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Adds a window. One without contexts or outputs has no loss.
-    pub fn push(&mut self, contexts: impl IntoIterator<Item = u32>, outputs: impl IntoIterator<Item = u32>) {
-        self.contexts.extend(contexts);
+    /// Adds a window: the words before and after its middle, and the word in the middle with those that are not. One without words around
+    /// it or in it has no loss.
+    pub fn push(&mut self, around: [&[u32]; 2], outputs: impl IntoIterator<Item = u32>) {
+        around.into_iter().for_each(|words| self.contexts.extend_from_slice(words));
         self.context_ends.push(self.contexts.len() as u32);
         self.outputs.extend(outputs);
         self.output_ends.push(self.outputs.len() as u32);
@@ -87,7 +88,7 @@ impl Windows {
 
     fn one(&self, window: usize) -> Self {
         let mut one = Self::default();
-        one.push(self.contexts(window).iter().copied(), self.outputs(window).iter().copied());
+        one.push([self.contexts(window), &[]], self.outputs(window).iter().copied());
         one
     }
 
@@ -243,7 +244,8 @@ mod tests {
         let mut windows = Windows::default();
         for i in 0..count {
             let word = |k: u32| (i * 7 + (k * k * 5 + 3 * k) % 9) % WORDS as u32;
-            windows.push((0..1 + i % 7).map(word), (10..11 + i % 5).map(word));
+            let around: Vec<u32> = (0..1 + i % 7).map(word).collect();
+            windows.push([&around[..around.len() / 2], &around[around.len() / 2..]], (10..11 + i % 5).map(word));
         }
         windows
     }
@@ -368,7 +370,7 @@ mod tests {
     #[should_panic(expected = "outside the tables")]
     fn a_word_outside_is_refused() {
         let mut windows = Windows::default();
-        windows.push([1], [WORDS as u32]);
+        windows.push([&[1], &[]], [WORDS as u32]);
         stepped(&windows, Form::Cbow, 0.1);
     }
 }

@@ -215,25 +215,25 @@ impl Slice {
         if contexts.is_empty() || words == 0 {
             return 0.0;
         }
-        for (x, &row) in x.chunks_exact_mut(chunks).zip(contexts) {
-            moves[0].read(tables[0], call, row, x);
+        // Rows are found by their place: iterators over them would divide, which takes as long as a product here.
+        let row = |i: usize| i * chunks..(i + 1) * chunks;
+        for (i, &word) in contexts.iter().enumerate() {
+            moves[0].read(tables[0], call, word, &mut x[row(i)]);
         }
-        for (y, &row) in y.chunks_exact_mut(chunks).zip(outputs) {
-            moves[1].read(tables[1], call, row, y);
+        for (i, &word) in outputs.iter().enumerate() {
+            moves[1].read(tables[1], call, word, &mut y[row(i)]);
         }
         // CBOW predicts from the mean, skip-gram from each.
-        let inputs = match call.form {
-            Form::SkipGram => contexts.len(),
-            Form::Cbow => mean(x, contexts.len(), chunks),
-        };
+        let cbow = call.form == Form::Cbow;
+        let inputs = if cbow { mean(x, contexts.len(), chunks) } else { contexts.len() };
         let pairs = inputs * words;
         let (slopes, terms) = (&mut slopes[..pairs], &mut terms[..pairs]);
-        for (x, slopes) in x.chunks_exact(chunks).zip(slopes.chunks_exact_mut(words)) {
-            for (y, slope) in y.chunks_exact(chunks).zip(slopes.iter_mut()) {
-                *slope = dot::<FMA>(x, y);
+        for i in 0..inputs {
+            for word in 0..words {
+                slopes[i * words + word] = dot::<FMA>(&x[row(i)], &y[row(word)]);
             }
             // The first word is the one that stands there: its loss is that of a wrong word with the opposite product.
-            slopes[0] = -slopes[0];
+            slopes[i * words] = -slopes[i * words];
         }
         let rate = call.rate.unwrap_or(0.0);
         for (slope, term) in slopes.iter_mut().zip(terms.iter_mut()) {
@@ -248,23 +248,22 @@ impl Slice {
         if call.rate.is_none() {
             return loss;
         }
-        slopes.chunks_exact_mut(words).for_each(|slopes| slopes[0] = -slopes[0]);
-        for (i, dx) in dx.chunks_exact_mut(chunks).take(inputs).enumerate() {
-            combine::<FMA>(dx, y, |word| slopes[i * words + word], words);
+        (0..inputs).for_each(|i| slopes[i * words] = -slopes[i * words]);
+        for i in 0..inputs {
+            combine::<FMA>(&mut dx[row(i)], y, |word| slopes[i * words + word], words);
         }
-        for (word, dy) in dy.chunks_exact_mut(chunks).take(words).enumerate() {
-            combine::<FMA>(dy, x, |i| slopes[i * words + word], inputs);
+        for word in 0..words {
+            combine::<FMA>(&mut dy[row(word)], x, |i| slopes[i * words + word], inputs);
         }
-        if call.form == Form::Cbow {
+        if cbow {
             let share = 1.0 / contexts.len() as f32;
-            dx[..chunks].as_flattened_mut().iter_mut().for_each(|x| *x *= share);
+            dx[row(0)].as_flattened_mut().iter_mut().for_each(|x| *x *= share);
         }
-        for (i, &row) in contexts.iter().enumerate() {
-            let i = if call.form == Form::Cbow { 0 } else { i };
-            moves[0].add(call, row, &dx[i * chunks..][..chunks]);
+        for (i, &word) in contexts.iter().enumerate() {
+            moves[0].add(call, word, &dx[row(if cbow { 0 } else { i })]);
         }
-        for (&row, dy) in outputs.iter().zip(dy.chunks_exact(chunks)) {
-            moves[1].add(call, row, dy);
+        for (i, &word) in outputs.iter().enumerate() {
+            moves[1].add(call, word, &dy[row(i)]);
         }
         loss
     }
@@ -274,8 +273,8 @@ impl Slice {
 #[inline(always)]
 fn mean(x: &mut [Chunk], rows: usize, chunks: usize) -> usize {
     let (first, others) = x.split_at_mut(chunks);
-    for other in others.chunks_exact(chunks).take(rows - 1) {
-        add_chunks(first, other);
+    for i in 0..rows - 1 {
+        add_chunks(first, &others[i * chunks..(i + 1) * chunks]);
     }
     let share = 1.0 / rows as f32;
     first.as_flattened_mut().iter_mut().for_each(|x| *x *= share);
@@ -313,12 +312,13 @@ fn dot<const FMA: bool>(a: &[Chunk], b: &[Chunk]) -> f32 {
 #[inline(always)]
 fn combine<const FMA: bool>(to: &mut [Chunk], rows: &[Chunk], weight: impl Fn(usize) -> f32, count: usize) {
     let chunks = to.len();
+    let rows = &rows[..count * chunks];
     for (c, to) in to.iter_mut().enumerate() {
         let mut sums = [0.0; LANES];
-        for (i, row) in rows.chunks_exact(chunks).take(count).enumerate() {
-            let weight = weight(i);
+        for i in 0..count {
+            let (weight, row) = (weight(i), &rows[i * chunks + c]);
             for lane in 0..LANES {
-                sums[lane] = fma::<FMA>(weight, row[c][lane], sums[lane]);
+                sums[lane] = fma::<FMA>(weight, row[lane], sums[lane]);
             }
         }
         *to = sums;

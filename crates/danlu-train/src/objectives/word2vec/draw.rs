@@ -58,10 +58,10 @@ impl Draw {
         }
         for (i, &center) in words.iter().enumerate() {
             let reach = rng.random_range(1..=self.window);
-            let around = words[i.saturating_sub(reach)..i].iter().chain(&words[i + 1..words.len().min(i + 1 + reach)]);
+            let around = [&words[i.saturating_sub(reach)..i], &words[i + 1..words.len().min(i + 1 + reach)]];
             let drawn = (0..self.negative).map(|_| self.noise.draw(rng.random::<u64>()));
             // A draw of the word itself tells nothing apart.
-            windows.push(around.copied(), [center].into_iter().chain(drawn.filter(|&word| word != center)));
+            windows.push(around, [center].into_iter().chain(drawn.filter(|&word| word != center)));
         }
     }
 }

@@ -145,7 +145,7 @@ fn the_own_update_is_descent_on_the_stated_loss() {
         let model = run(dir.path(), &setup, &AtomicBool::new(false), |_| ()).model;
         let all = objective.batch(0).unwrap().windows;
         let mut windows = Windows::default();
-        windows.push(all.contexts(5).iter().copied(), all.outputs(5).iter().copied());
+        windows.push([all.contexts(5), &[]], all.outputs(5).iter().copied());
         let batch = WindowBatch { windows, shown: vec![] };
         let mut gradients = objective.loss(&model, &batch).value.backward();
         let count = objective.targets(&batch) as f32;
