@@ -74,7 +74,9 @@ pub fn memory(plan: &Plan) -> Memory {
 /// for each of them where in its list a row stands.
 fn of_words(plan: &Plan) -> Memory {
     const SLICES: u64 = 8;
+    /// Of text, and of windows: those of the rows one by one, and joined.
     const BATCHES: u64 = 5;
+    const WINDOWS: u64 = 2;
     let (model, spec) = (&plan.model, &plan.recipe.word2vec);
     // A window's words on both sides on average, the word itself, those drawn, and where each list ends.
     let window = (spec.window + spec.negative + 4) as u64;
@@ -85,7 +87,7 @@ fn of_words(plan: &Plan) -> Memory {
         activations: SLICES * 2 * F32 * model.vocabulary as u64,
         loss: 0,
         // Checkpoints and measures copy the tables.
-        data: BATCHES * F32 * window * plan.step_tokens() + F32 * model.parameters,
+        data: F32 * (WINDOWS * window + BATCHES) * plan.step_tokens() + F32 * model.parameters,
         program: PROGRAM,
     }
 }

@@ -47,6 +47,16 @@ impl Windows {
         self.widest = [0, 1].map(|i| self.widest[i].max(now[i]));
     }
 
+    /// Adds the windows of another list.
+    pub fn append(&mut self, other: &Windows) {
+        let [contexts, outputs] = [self.contexts.len() as u32, self.outputs.len() as u32];
+        self.contexts.extend_from_slice(&other.contexts);
+        self.context_ends.extend(other.context_ends.iter().map(|end| contexts + end));
+        self.outputs.extend_from_slice(&other.outputs);
+        self.output_ends.extend(other.output_ends.iter().map(|end| outputs + end));
+        self.widest = [0, 1].map(|i| self.widest[i].max(other.widest[i]));
+    }
+
     pub fn len(&self) -> usize {
         self.context_ends.len()
     }
@@ -352,6 +362,18 @@ mod tests {
             }
             assert!(losses.iter().all(|loss| loss.is_finite()) && losses[29] < 0.95 * losses[0], "{form:?}: {losses:?}");
         }
+    }
+
+    #[test]
+    fn lists_of_windows_are_joined() {
+        let whole = windows(20);
+        let mut joined = Windows::default();
+        for range in [0..7, 7..7, 7..20] {
+            let mut part = Windows::default();
+            range.for_each(|i| part.push([whole.contexts(i), &[]], whole.outputs(i).iter().copied()));
+            joined.append(&part);
+        }
+        assert_eq!(joined, whole);
     }
 
     #[test]

@@ -244,7 +244,7 @@ impl Slice {
             let share = 1.0 / (1.0 + e);
             *slope = -rate * if product < 0.0 { e * share } else { share };
         }
-        let loss = terms.iter().sum();
+        let loss = super::simd::sum(terms);
         if call.rate.is_none() {
             return loss;
         }

@@ -4,6 +4,7 @@ mod draw;
 #[cfg(test)]
 mod tests;
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
@@ -12,6 +13,7 @@ use danlu_data::shards::TokenSplit;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_eval::{Analogies, Better, Measure, Unit, interval};
 use danlu_models::{Word2Vec, WordVectors};
+use danlu_ops::kernels::threads::for_each_chunk;
 use danlu_ops::{Form, Windows};
 
 use super::{Loss, Moved, Objective, Sample, Shown};
@@ -44,10 +46,13 @@ pub struct Word2vec {
     analogies: Analogies,
 }
 
-/// The windows of some rows, and the beginning of the first row with whether each token was kept.
+/// Rows of text, of which the windows are drawn when they are first asked for: on all threads in turn with the steps, since a thread that drew
+/// them beside would take a processor from those that step.
 pub struct WindowBatch {
-    windows: Windows,
-    shown: Vec<(u32, bool)>,
+    tokens: Vec<u32>,
+    /// The number of the first row.
+    first: u64,
+    windows: OnceLock<Windows>,
 }
 
 impl Word2vec {
@@ -81,12 +86,12 @@ impl Word2vec {
         })
     }
 
-    /// Adds the windows of a row, whose texts are apart; returns which of its tokens were kept.
-    fn add(&self, row: &[u32], number: u64, windows: &mut Windows) -> Vec<bool> {
+    /// Adds the windows of a row, whose texts are apart.
+    fn add(&self, row: &[u32], number: u64, windows: &mut Windows) {
         let mut rng = self.draw.row(number);
         let kept = self.draw.kept(row, &mut rng);
         let mut words = vec![];
-        for (&id, &kept) in row.iter().zip(&kept) {
+        for (&id, kept) in row.iter().zip(kept) {
             if id == self.tokenizer.end_of_text() {
                 self.draw.windows(&words, &mut rng, windows);
                 words.clear();
@@ -95,7 +100,19 @@ impl Word2vec {
             }
         }
         self.draw.windows(&words, &mut rng, windows);
-        kept
+    }
+
+    fn windows<'a>(&self, batch: &'a WindowBatch) -> &'a Windows {
+        batch.windows.get_or_init(|| {
+            let mut rows = vec![Windows::default(); batch.tokens.len() / self.row_len];
+            for_each_chunk(&mut rows, 1, |i, rows| {
+                let tokens = &batch.tokens[i * self.row_len..][..self.row_len];
+                rows.iter_mut().for_each(|windows| self.add(tokens, batch.first + i as u64, windows));
+            });
+            let mut all = Windows::default();
+            rows.iter().for_each(|row| all.append(row));
+            all
+        })
     }
 
     /// Windows of held-out texts, each with its number of tokens.
@@ -153,24 +170,17 @@ impl Objective for Word2vec {
     type Batch = WindowBatch;
 
     fn batch(&self, position: u64) -> Result<WindowBatch> {
-        let TokenBatch { tokens, row_len, .. } = self.rows.batch(position)?;
-        let mut batch = WindowBatch { windows: Windows::default(), shown: vec![] };
-        for (number, row) in (position..).zip(tokens.chunks_exact(row_len)) {
-            let kept = self.add(row, number, &mut batch.windows);
-            if batch.shown.is_empty() {
-                batch.shown = row.iter().copied().zip(kept).take(SHOWN.min(self.row_len)).collect();
-            }
-        }
-        Ok(batch)
+        let TokenBatch { tokens, .. } = self.rows.batch(position)?;
+        Ok(WindowBatch { tokens, first: position, windows: OnceLock::new() })
     }
 
     fn targets(&self, batch: &WindowBatch) -> usize {
-        batch.windows.predictions(self.form)
+        self.windows(batch).predictions(self.form)
     }
 
     fn loss(&self, model: &Word2Vec, batch: &WindowBatch) -> Loss {
         let (input, output) = (model.input.weight.val(), model.output.weight.val());
-        let sum = danlu_ops::negative_sampling(input, output, &batch.windows, self.form);
+        let sum = danlu_ops::negative_sampling(input, output, self.windows(batch), self.form);
         (sum / self.targets(batch).max(1) as f64).into()
     }
 
@@ -182,7 +192,7 @@ impl Objective for Word2vec {
         let (mut loss, mut squares) = (0.0, [0.0; 2]);
         let model = model.map_tables(|tables| {
             pieces.iter().fold(tables, |[input, output], piece| {
-                let moved = danlu_ops::negative_sampling_step(input, output, &piece.windows, self.form, rate);
+                let moved = danlu_ops::negative_sampling_step(input, output, self.windows(piece), self.form, rate);
                 loss += moved.loss;
                 (0..2).for_each(|table| squares[table] += moved.squares[table]);
                 [moved.input, moved.output]
@@ -193,11 +203,12 @@ impl Objective for Word2vec {
     }
 
     fn show(&self, batch: &WindowBatch) -> Result<Shown> {
-        let ids: Vec<u32> = batch.shown.iter().map(|(id, _)| *id).collect();
+        let ids = &batch.tokens[..SHOWN.min(self.row_len)];
+        let kept = self.draw.kept(ids, &mut self.draw.row(batch.first));
         let end = self.tokenizer.end_of_text();
-        let tokens = batch.shown.iter().map(|&(id, kept)| Ok((id, self.tokenizer.decode(&[id])?, kept)));
+        let tokens = ids.iter().zip(kept).map(|(&id, kept)| Ok((id, self.tokenizer.decode(&[id])?, kept)));
         Ok(Shown {
-            text: self.tokenizer.decode(&ids)?,
+            text: self.tokenizer.decode(ids)?,
             tokens: tokens.collect::<Result<_>>()?,
             starts: ids.iter().enumerate().filter(|(_, id)| **id == end).map(|(place, _)| place).collect(),
         })

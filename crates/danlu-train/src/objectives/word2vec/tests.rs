@@ -143,10 +143,11 @@ fn the_own_update_is_descent_on_the_stated_loss() {
         let objective = &setup.objective;
         // A trained model, since a fresh one has output vectors of zeros.
         let model = run(dir.path(), &setup, &AtomicBool::new(false), |_| ()).model;
-        let all = objective.batch(0).unwrap().windows;
+        let first = objective.batch(0).unwrap();
+        let all = objective.windows(&first);
         let mut windows = Windows::default();
         windows.push([all.contexts(5), &[]], all.outputs(5).iter().copied());
-        let batch = WindowBatch { windows, shown: vec![] };
+        let batch = WindowBatch { windows: windows.into(), ..objective.batch(0).unwrap() };
         let mut gradients = objective.loss(&model, &batch).value.backward();
         let count = objective.targets(&batch) as f32;
         let gradient = |table: &burn::module::Param<burn::tensor::Tensor<2>>, found: &mut burn::tensor::Gradients| {
