@@ -24,7 +24,7 @@ pub struct Args {
     verb: Verb,
 }
 
-/// Whose vectors.
+// Whose vectors. A doc comment here would become the help of every verb that has these arguments.
 #[derive(Debug, clap::Args)]
 struct Of {
     /// The model, as NAME or NAME@VERSION, or its folder; recipes/2013-word2vec.toml makes this one.
