@@ -183,7 +183,7 @@ pub struct Moved {
 }
 
 /// Gradient descent at `rate` on the windows of a batch, each window a step of its own on its own loss. Windows are taken in slices of up to
-/// 32, and eight slices at a time start from the same tables and add up their moves. On the CPU the tables change in place when nothing else holds
+/// 16, and eight slices at a time start from the same tables and add up their moves. On the CPU the tables change in place when nothing else holds
 /// them, so pass them by value and keep no clone.
 ///
 /// # Panics
