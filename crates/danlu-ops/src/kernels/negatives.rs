@@ -2,7 +2,8 @@
 //!
 //! The windows of a slice are taken one after another, each on the rows as those before it in the slice left them. The slices of a round
 //! run side by side on the tables as they were when the round began and keep their moves apart; then the moves are added up, slice after
-//! slice. How windows are cut into slices and rounds depends on their number only, so that any number of threads gives the same bits.
+//! slice. How windows are cut into slices and rounds depends on their number and that of the words only, so that any number of threads gives
+//! the same bits.
 
 use std::ops::Range;
 
