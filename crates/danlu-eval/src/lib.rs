@@ -5,6 +5,7 @@
 //! documents, since documents, not tokens, are what was sampled independently. What a model answers is compared with what was expected, by
 //! measures that have public definitions. Two models are compared on the same items, by the interval of their difference.
 
+mod analogies;
 pub mod answers;
 mod bootstrap;
 mod calibration;
@@ -16,6 +17,7 @@ mod sets;
 mod unit;
 mod windows;
 
+pub use analogies::{Analogies, AnalogyScore};
 pub use bootstrap::{interval, interval_of_sums, paired_interval, ratio};
 pub use calibration::{brier, calibration_error};
 pub use labels::{Confusion, correlation};

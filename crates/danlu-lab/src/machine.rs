@@ -34,6 +34,13 @@ struct Reached {
     efficiency: f64,
     #[serde(default = "cpu")]
     device: String,
+    /// Whether it learned word vectors, whose small products say nothing about other models and the other way round.
+    #[serde(default)]
+    words: bool,
+}
+
+fn is_words(model: &Outline) -> bool {
+    model.model_type == "word2vec"
 }
 
 fn cpu() -> String {
@@ -50,7 +57,7 @@ impl Machine {
         // The last of those equally near: it is the newest.
         let nearest = reached(home)
             .into_iter()
-            .filter(|r| r.device == device && distance(r) <= ALIKE.ln())
+            .filter(|r| r.device == device && r.words == is_words(model) && distance(r) <= ALIKE.ln())
             .rev()
             .min_by(|a, b| distance(a).total_cmp(&distance(b)));
         let (efficiency, measured_in) = nearest.map_or((assumed(model), None), |r| (r.efficiency, Some(r.run)));
@@ -67,6 +74,9 @@ impl Machine {
 
 /// Before any run has said better: narrow products are bound by memory, wide ones come near the measured rate.
 fn assumed(model: &Outline) -> f64 {
+    if is_words(model) {
+        return danlu_train::auto::WORDS_EFFICIENCY;
+    }
     let width = model.hidden as f64;
     0.75 * width / (width + 100.0)
 }
@@ -86,13 +96,14 @@ fn believable(efficiency: f64) -> bool {
 ///
 /// # Errors
 /// The file system's.
-pub fn calibrate(home: &Path, run: &str, parameters: u64, efficiency: f64) -> Result<()> {
+pub fn calibrate(home: &Path, run: &str, model: &Outline, efficiency: f64) -> Result<()> {
     if !believable(efficiency) {
         return Ok(());
     }
     let mut all = reached(home);
     all.retain(|r| r.run != run);
-    all.push(Reached { run: run.to_string(), parameters, efficiency, device: danlu_ops::device_name() });
+    let (parameters, words) = (model.parameters, is_words(model));
+    all.push(Reached { run: run.to_string(), parameters, efficiency, device: danlu_ops::device_name(), words });
     let newest = &all[all.len().saturating_sub(KEEP)..];
     danlu_files::write_atomic_bytes(&home.join(FILE), serde_json::to_string_pretty(newest)?.as_bytes())
         .context("the machine's calibration was not kept")
@@ -123,11 +134,16 @@ mod tests {
         };
         check(64, None);
         for (run, hidden, efficiency) in [("small", 64, 0.2), ("large", 256, 0.6), ("broken", 64, f64::NAN)] {
-            calibrate(home.path(), run, outline(hidden).parameters, efficiency).unwrap();
+            calibrate(home.path(), run, &outline(hidden), efficiency).unwrap();
         }
         check(64, Some("small"));
         check(256, Some("large"));
         check(2048, None);
+        let words = Outline { model_type: "word2vec".into(), ..outline(64) };
+        assert_eq!(Machine::here(home.path(), &words).measured_in, None);
+        calibrate(home.path(), "words", &words, 0.1).unwrap();
+        assert_eq!(Machine::here(home.path(), &words).measured_in.as_deref(), Some("words"));
+        check(64, Some("small"));
         std::fs::write(home.path().join(FILE), "{").unwrap();
         check(64, None);
     }

@@ -1,6 +1,6 @@
 use danlu_ops::optim::INT8_BLOCK;
 use danlu_train::Plan;
-use danlu_train::recipe::{Base, MomentsKind, OptimizerKind};
+use danlu_train::recipe::{Base, MomentsKind, ObjectiveKind, OptimizerKind};
 use serde::Serialize;
 
 /// Bytes of one number: training on the CPU is in f32.
@@ -44,6 +44,9 @@ impl Memory {
 /// What a run of `plan` needs at its peak. The token shards are mapped and can be dropped by the system at any time; only a batch of them
 /// counts.
 pub fn memory(plan: &Plan) -> Memory {
+    if plan.recipe.objective.kind == ObjectiveKind::Word2vec {
+        return of_words(plan);
+    }
     let (model, parameters) = (&plan.model, plan.model.parameters);
     let micro_tokens = (plan.micro_rows * plan.row_len) as u64;
     let (vocabulary, hidden) = (model.vocabulary as u64, model.hidden as u64);
@@ -67,11 +70,34 @@ pub fn memory(plan: &Plan) -> Memory {
     }
 }
 
+/// Word vectors move in place, row by row: there is no gradient of a whole table, only the moves of the slices that run side by side, and
+/// for each of them where in its list a row stands.
+fn of_words(plan: &Plan) -> Memory {
+    const SLICES: u64 = 8;
+    /// Of text, and of windows: those of the rows one by one, and joined.
+    const BATCHES: u64 = 5;
+    const WINDOWS: u64 = 2;
+    let (model, spec) = (&plan.model, &plan.recipe.word2vec);
+    // A window's words on both sides on average, the word itself, those drawn, and where each list ends.
+    let window = (spec.window + spec.negative + 4) as u64;
+    Memory {
+        weights: F32 * model.parameters,
+        gradients: 0,
+        optimizer: 0,
+        activations: SLICES * 2 * F32 * model.vocabulary as u64,
+        loss: 0,
+        // Checkpoints and measures copy the tables.
+        data: F32 * (WINDOWS * window + BATCHES) * plan.step_tokens() + F32 * model.parameters,
+        program: PROGRAM,
+    }
+}
+
 /// Bytes of the optimizer's state if AdamW's moments are of this kind.
 pub(crate) fn optimizer(plan: &Plan, moments: MomentsKind) -> u64 {
     let model = &plan.model;
     // Muon keeps one momentum for each hidden matrix; the rest is AdamW's.
     let (muon, adamw) = match plan.recipe.optimizer.kind {
+        OptimizerKind::Sgd => (0, 0),
         OptimizerKind::Adamw => (0, model.trained),
         OptimizerKind::Muon => {
             let embeddings = model.embeddings.min(model.trained);

@@ -91,3 +91,12 @@ fn the_table_compares() {
     assert_eq!((row("steps"), row("minutes")), ("0.50".into(), "1.00".into()), "\n{table}");
     assert!(!table.contains("memory"));
 }
+
+#[test]
+fn word_vectors_need_their_tables_and_little_else() {
+    let recipe = Recipe::from_toml("[objective]\nkind = 'word2vec'\n[budget]\nepochs = 1.0\n", "test", &[]).unwrap();
+    let facts = Facts { vocabulary: 20_000, train_tokens: 1_000_000, gemm_rate: 1e11 };
+    let memory = predict(&auto::resolve_words(&recipe, &facts, 0.6).unwrap(), &machine(None), &Prices::default()).memory;
+    assert_eq!((memory.weights, memory.gradients, memory.optimizer), (16_000_000, 0, 0));
+    assert!(memory.total() < 3 * memory.weights + (64 << 20), "{memory:?}");
+}

@@ -18,6 +18,8 @@ mod marian;
 mod prompt;
 mod reward;
 mod sequences;
+mod vectors;
+mod word2vec;
 
 pub mod adapter;
 pub mod folder;
@@ -40,3 +42,5 @@ pub use marian::{Marian, MarianModel, Pairs, Source, Written};
 pub use names::{load_named, names_and_shapes, to_named, trained};
 pub use reward::RewardModel;
 pub use sequences::Sequence;
+pub use vectors::{Format as VectorFormat, WordVectors};
+pub use word2vec::{Word2Vec, Word2VecConfig};

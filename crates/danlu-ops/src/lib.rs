@@ -40,6 +40,7 @@ mod rows;
 mod scalars;
 mod segments;
 mod swiglu;
+mod word2vec;
 
 use std::sync::Arc;
 
@@ -75,6 +76,7 @@ pub use rope::Rope;
 pub use scalars::{Scalar, read_scalars};
 pub use segments::Segments;
 pub use swiglu::swiglu;
+pub use word2vec::{Form, Moved, Windows, negative_sampling, negative_sampling_losses, negative_sampling_step};
 
 /// Token ids, shared.
 pub type Ids = Arc<[u32]>;

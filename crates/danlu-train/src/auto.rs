@@ -2,15 +2,17 @@
 //! its source, and are meant to be changed when an experiment says so.
 
 mod shape;
+mod words;
 
 use anyhow::{Result, bail, ensure};
 use danlu_models::{BackboneConfig, DecoderConfig};
 
 pub use shape::{backbone, parse_size, write_backbone, write_shape};
+pub use words::{LEAST, WORDS_EFFICIENCY, resolve_words};
 
 use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{AdapterKind, Budget, OptimizerKind, Recipe};
+use crate::recipe::{AdapterKind, Budget, OptimizerKind, Recipe, TokenizerKind};
 use shape::{choose, inherited, whole_flops};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
@@ -91,6 +93,9 @@ impl Plan {
 pub fn vocabulary(recipe: &Recipe, bytes: u64, gemm_rate: f64) -> usize {
     if let Some(given) = recipe.tokenizer.vocabulary {
         return given;
+    }
+    if recipe.tokenizer.kind == TokenizerKind::Words {
+        return words::MOST;
     }
     // The tokens of a corpus are not known before its tokenizer; four bytes each is near enough here.
     let budget = compute(&recipe.budget, bytes / 4, gemm_rate);
@@ -249,7 +254,7 @@ fn batch_tokens(recipe: &Recipe, hidden: usize, tokens: Option<f64>, context: us
     let best = tokens.map_or(4096.0, |tokens| 2.0 * tokens.sqrt());
     let least = match recipe.optimizer.kind {
         OptimizerKind::Muon => 16.0 * hidden as f64,
-        OptimizerKind::Adamw => 1024.0,
+        OptimizerKind::Adamw | OptimizerKind::Sgd => 1024.0,
     };
     let exponent = best.max(least).log2().round().clamp(10.0, 22.0);
     (1usize << exponent as u32).max(context)
@@ -276,7 +281,7 @@ fn rates(recipe: &mut Recipe, hidden: usize) {
     let rate = *optimizer.rate.get_or_insert(usual);
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,
-        OptimizerKind::Adamw => rate,
+        OptimizerKind::Adamw | OptimizerKind::Sgd => rate,
     });
     if optimizer.kind == OptimizerKind::Muon {
         optimizer.muon_rate.get_or_insert(8e-3 * narrow);

@@ -1,5 +1,5 @@
 //! The gate against divergence: a loss or gradient that is not a number, or a loss far above what the run has been seeing, stops the
-//! run before the weights are touched.
+//! run before what it did to the weights is kept.
 
 use anyhow::{Result, bail};
 
@@ -25,17 +25,17 @@ impl LossGuard {
     /// With the step, the loss and the first bad tensor.
     pub fn check(&mut self, step: u64, loss: f64, squares: &Squares) -> Result<()> {
         if let Some((name, _)) = squares.iter().find(|(_, square)| !square.is_finite()) {
-            bail!("step {step}: the gradient of {name} is not finite (loss {loss}). The weights were not changed. {ADVICE}");
+            bail!("step {step}: the gradient of {name} is not finite (loss {loss}). This step was not kept. {ADVICE}");
         }
         if !loss.is_finite() {
-            bail!("step {step}: the loss is {loss}, though every gradient is finite. The weights were not changed. {ADVICE}");
+            bail!("step {step}: the loss is {loss}, though every gradient is finite. This step was not kept. {ADVICE}");
         }
         let limit = self.centre + (SPIKE_SPREADS * self.spread).max(SPIKE_NATS);
         if self.centre > 0.0 && loss > limit {
             let largest = squares.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("none", |(name, _)| name);
             bail!(
                 "step {step}: the loss jumped to {loss:.3}; it has been near {:.3}, and {limit:.3} is the limit. The largest gradient is \
-                 {largest}'s. The weights were not changed. {ADVICE}",
+                 {largest}'s. This step was not kept. {ADVICE}",
                 self.centre
             );
         }

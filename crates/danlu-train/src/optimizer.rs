@@ -51,7 +51,7 @@ impl Role {
     }
 }
 
-/// AdamW or Muon with AdamW, with its state. State tensors are known by the parameter's place in the model (the order of
+/// AdamW, Muon with AdamW, or plain gradient descent, with its state. State tensors are known by the parameter's place in the model (the order of
 /// [`names_and_shapes`]) and by which of the parameter's states they are.
 pub struct Optimizer {
     spec: OptimizerSpec,
@@ -100,13 +100,18 @@ impl Optimizer {
     }
 
     fn states(&self, role: Role) -> &'static [&'static str] {
-        if self.uses_muon(role) { &MUON_STATES } else { &ADAMW_STATES }
+        match self.spec.kind {
+            OptimizerKind::Sgd => &[],
+            _ if self.uses_muon(role) => &MUON_STATES,
+            _ => &ADAMW_STATES,
+        }
     }
 
     /// Whether a parameter of this shape has its state in eight bits.
     fn is_int8(&self, role: Role, shape: &[usize]) -> bool {
         let len: usize = shape.iter().product();
-        self.spec.moments == MomentsKind::Int8 && !self.uses_muon(role) && len >= INT8_LEAST
+        let moments = self.states(role).len() == ADAMW_STATES.len();
+        self.spec.moments == MomentsKind::Int8 && moments && len >= INT8_LEAST
     }
 
     fn adamw(&self, role: Role, share: f64) -> AdamW {
@@ -183,7 +188,10 @@ impl ModuleMapper for Stepper<'_> {
         let state = &mut optimizer.state;
         let mut taken =
             |which: usize| state.remove::<Tensor<D>>(&(index, which)).unwrap_or_else(|| Tensor::zeros(shape, &device));
-        let weight = if int8 {
+        let weight = if optimizer.spec.kind == OptimizerKind::Sgd {
+            let AdamW { rate, weight_decay, .. } = optimizer.adamw(role, share);
+            weight * (1.0 - rate * weight_decay) - gradient * (rate * self.scale)
+        } else if int8 {
             let fresh = || Int8Moment::zeros(shape.iter().product(), &device);
             let kept = [0, 1].map(|which| state.remove::<Int8Moment>(&(index, which)));
             let moments = if let [Some(first), Some(second)] = kept { [first, second] } else { fresh() };
@@ -357,6 +365,37 @@ mod tests {
                 assert_eq!(end.try_into_vec::<f32>().unwrap(), straight.try_into_vec::<f32>().unwrap(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn plain_descent_moves_against_the_gradient_and_keeps_nothing() {
+        let device = Device::flex().autodiff();
+        let (rate, scale) = (0.5, 0.25);
+        let spec = OptimizerSpec {
+            kind: OptimizerKind::Sgd,
+            rate: Some(rate),
+            embedding_rate: Some(rate),
+            weight_decay: 0.0,
+            ..OptimizerSpec::default()
+        };
+        let model = decoder(&device);
+        let batch = Batch::new((0..32).collect(), (1..33).collect(), 2, 16, vec![]);
+        let values = |model: &Decoder| -> Vec<f32> {
+            let named = danlu_models::to_named(&model.valid()).unwrap();
+            named.into_iter().flat_map(|(_, values)| values.try_into_vec::<f32>().unwrap()).collect()
+        };
+        let before = values(&model);
+        let mut gradients = Gradients::new();
+        gradients.add(&model, model.loss(&batch).backward()).unwrap();
+        let square = gradients.squares(&model);
+        let square: f64 = danlu_ops::read_scalars(square.into_iter().map(|(_, square)| square).collect()).iter().sum();
+        let mut optimizer = Optimizer::new(&spec, &model);
+        let moved = optimizer.step(model, &mut gradients, 1, 1.0, scale);
+        let after = values(&moved);
+        let found: f64 = before.iter().zip(&after).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let expected = square * (rate * scale).powi(2);
+        assert!((found - expected).abs() < 1e-3 * expected, "{found} {expected}");
+        assert!(optimizer.to_named(&moved).unwrap().is_empty());
     }
 
     #[test]

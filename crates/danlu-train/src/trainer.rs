@@ -24,7 +24,7 @@ use crate::gradients::{Gradients, Squares};
 use crate::guard::LossGuard;
 use crate::memory;
 use crate::metrics::Metrics;
-use crate::objectives::{Objective, Report};
+use crate::objectives::{Moved, Objective, Report};
 use crate::optimizer::Optimizer;
 use crate::pace::Pace;
 use crate::recipe::MomentsKind;
@@ -270,6 +270,14 @@ impl<'a, O: Objective> Session<'a, O> {
     /// gradient of the mean over all its targets.
     fn epoch(&mut self, pieces: &[O::Batch], step: u64, update: u64, share: f64) -> Result<Update> {
         let (objective, model) = (self.run.objective, self.model.take().context("the model was lost in a step that failed")?);
+        let rate = self.run.plan.recipe.optimizer.rate.unwrap_or(0.0) * share;
+        let (model, moved) = objective.step(model, pieces, rate);
+        if let Some(Moved { loss, squares, report }) = moved {
+            self.guard.check(step, loss, &squares)?;
+            self.model = Some(model);
+            let norm = danlu_ops::optim::global_norm(squares.iter().map(|(_, square)| *square));
+            return Ok(Update { loss, norm, report });
+        }
         let counts: Vec<usize> = pieces.iter().map(|piece| objective.targets(piece)).collect();
         let total: usize = counts.iter().sum();
         let mut gradients = Gradients::new();

@@ -1,8 +1,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::verbs::{
-    chat, classify, compare, data, doctor, eval, generate, models, plan, reference, sample, serve, tokenizer, train, translate,
-    up,
+    chat, classify, compare, data, doctor, embed, eval, generate, models, plan, reference, sample, serve, tokenizer, train,
+    translate, up,
 };
 
 const AFTER: &str = "\
@@ -48,6 +48,7 @@ pub enum Verb {
     Models(models::Args),
     Compare(compare::Args),
     Classify(classify::Args),
+    Embed(embed::Args),
     Generate(generate::Args),
     Sample(sample::Args),
     Translate(translate::Args),

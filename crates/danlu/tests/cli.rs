@@ -203,3 +203,50 @@ fn interrupted_or_killed_a_run_ends_in_the_same_weights() {
     assert!(home.expect(0, &["train", "--resume", name]).contains("is finished"));
     assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
 }
+
+#[test]
+fn words_become_vectors_that_are_looked_at_and_exchanged() {
+    let home = Home::new();
+    let text = format!(
+        "name = \"words\"\n[data]\nsources = [{:?}]\nheld_out = 0.1\n[tokenizer]\nvocabulary = 2000\nleast = 3\n[model]\nhidden = 16\n[objective]\nkind = \"word2vec\"\n[word2vec]\nvectors = \"binary\"\n[batch]\ntokens = 2048\n[budget]\nsteps = 3000\n[checkpoint]\nevery = 200\n",
+        texts()
+    );
+    let path = home.write("words.toml", &text);
+    let plan = home.expect(0, &["plan", &path]);
+    for part in ["word2vec", "3,000 steps of 2,048 tokens", "memory"] {
+        assert!(plan.contains(part), "{part}\n{plan}");
+    }
+    home.expect(0, &["train", &path, "--run", "whole"]);
+    // Steps take a millisecond or less, so there are many of them.
+    assert_eq!(interrupt_at(home.command(&["train", &path, "--run", "parts", "--json"]), 7, "-INT"), 130);
+    assert_eq!(interrupt_at(home.command(&["train", "--resume", "parts", "--json"]), 1000, "-KILL"), -9);
+    let end = home.expect(0, &["train", "--resume", "parts"]);
+    assert!(end.contains("nats per prediction") && end.contains("danlu embed near"), "{end}");
+    assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
+
+    let near = |of: [&str; 2]| home.json(&["embed", "near", "Let", of[0], of[1], "--count", "3", "--json"]);
+    let found = near(["--model", "whole"]);
+    assert_eq!(found.as_array().unwrap().len(), 3);
+    let cosine = found[0]["cosine"].as_f64().unwrap();
+    assert!((0.0..=1.001).contains(&cosine) && found[0]["word"] != "let", "{found}");
+    for name in ["vectors.txt", "vectors.bin"] {
+        let file = home.dir.path().join(name).display().to_string();
+        home.expect(0, &["embed", "export", &file, "--model", "whole"]);
+        assert_eq!(near(["--vectors", &file]), found, "{name}");
+    }
+    let kept = fs::read(home.dir.path().join("models/whole@1/vectors.bin")).unwrap();
+    assert!(kept == fs::read(home.dir.path().join("vectors.bin")).unwrap(), "the file kept with the model is another");
+    let answer = home.json(&["embed", "analogy", "fn", "let", "pub", "--model", "whole", "--json"]);
+    assert_eq!(answer.as_array().unwrap().len(), 5);
+    assert!(home.expect(0, &["embed", "analogies", "--model", "whole"]).contains("capital-country"));
+
+    let check = |arguments: &[&str], part: &str| {
+        let text = home.expect(3, arguments);
+        assert!(text.contains(part), "{arguments:?} does not say {part:?}:\n{text}");
+    };
+    check(&["embed", "near", "let"], "recipes/2013-word2vec.toml");
+    check(&["embed", "near", "xyzzyplugh", "--model", "whole"], "xyzzyplugh");
+    check(&["embed", "near", "let", "--vectors", &path], "no word vectors");
+    check(&["train", &path, "--run", "a", "--set", "model.from=whole"], "model.from");
+    check(&["generate", "whole", "--prompt", "a"], "word2vec");
+}

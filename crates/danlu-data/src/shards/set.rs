@@ -194,6 +194,23 @@ impl TokenSplit {
         Ok(())
     }
 
+    /// How often each token of the vocabulary occurs.
+    ///
+    /// # Errors
+    /// As [`TokenSplit::read`].
+    pub fn counts(&self) -> Result<Vec<u64>> {
+        let mut counts = vec![0; self.vocab_size()];
+        let mut piece = vec![0; (self.len() as usize).min(1 << 16)];
+        let mut at = 0;
+        while at < self.len() {
+            let tokens = piece.len().min((self.len() - at) as usize);
+            self.read(at, &mut piece[..tokens])?;
+            piece[..tokens].iter().for_each(|&id| counts[id as usize] += 1);
+            at += tokens as u64;
+        }
+        Ok(counts)
+    }
+
     /// The positions in `range` at which a document begins.
     pub fn starts_in(&self, range: Range<u64>) -> impl Iterator<Item = u64> {
         let entries = self.inner.index.entries().as_chunks::<DOCUMENT>().0;

@@ -31,6 +31,9 @@ fn check_split(split: &TokenSplit, texts: &[String]) {
     let mut read = vec![0; all.len()];
     split.read(0, &mut read).unwrap();
     assert_eq!(read, all);
+    let mut counts = vec![0; split.vocab_size()];
+    all.iter().for_each(|&id| counts[id as usize] += 1);
+    assert_eq!(split.counts().unwrap(), counts);
     for start in 0..all.len() {
         let mut some = vec![0; (all.len() - start).min(7)];
         split.read(start as u64, &mut some).unwrap();

@@ -33,7 +33,7 @@ fn unigram() -> &'static Tokenizer {
 
 #[test]
 fn training_twice_gives_the_same_bytes_whatever_the_threads() {
-    for (kind, vocab_size) in [(Kind::Bpe, 500), (Kind::Unigram, 400), (Kind::WordPiece, 300)] {
+    for (kind, vocab_size) in [(Kind::Bpe, 500), (Kind::Unigram, 400), (Kind::WordPiece, 300), (Kind::Words, 300)] {
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| train_kind(kind, vocab_size).to_json().unwrap())
@@ -56,6 +56,26 @@ fn the_vocabulary_has_the_size_asked_for_and_begins_with_the_special_tokens() {
         }
         assert_eq!(tokenizer.end_of_text(), 0);
     }
+}
+
+/// The vocabulary is the words by how often they occur, and what is no word of it is unknown or nothing.
+#[test]
+fn words_are_whole_and_in_small_letters() {
+    let texts = ["The cat's hat. THE hat, the Émile 42!", "a hat: émile – 42?? <|endoftext|> zebra"];
+    let spec = TrainSpec { kind: Kind::Words, vocab_size: 7, min_frequency: 2, ..TrainSpec::default() };
+    let words = train(&spec, texts.iter().map(|text| Ok(text.to_string()))).unwrap();
+    let known: Vec<String> = (0..words.vocab_size() as u32).map(|id| words.id_to_token(id).unwrap()).collect();
+    assert_eq!(known, [END_OF_TEXT, "[UNK]", "hat", "the", "42", "émile"]);
+    assert_eq!(words.end_of_text(), 0);
+    assert!(words.is_special(0) && words.is_special(1) && !words.is_special(2));
+    assert_eq!(words.encode("The HAT?! cat's 42nd <|endoftext|>").unwrap(), [3, 2, 1, 4, 1, 1]);
+    assert!(words.encode(" …!").unwrap().is_empty());
+    assert_eq!(words.decode(&[3, 2]).unwrap(), "the hat");
+    let dir = tempfile::tempdir().unwrap();
+    words.export(dir.path(), 0).unwrap();
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().hash(), words.hash());
+    let rare = TrainSpec { min_frequency: 9, ..spec };
+    assert!(train(&rare, texts.iter().map(|text| Ok(text.to_string()))).is_err());
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub enum Kind {
     Unigram,
     /// Longest match from the left with `##` (Schuster and Nakajima, 2012; BERT): drops spacing and has `[UNK]`.
     WordPiece,
+    /// Whole words in small letters, and `[UNK]` for the others: drops all that is no letter or digit. For languages that put spaces
+    /// between words.
+    Words,
 }
 
 /// What to train.
@@ -29,7 +32,7 @@ pub struct TrainSpec {
     pub kind: Kind,
     /// Tokens in all, special ones included. A small corpus may give fewer.
     pub vocab_size: usize,
-    /// A merge must occur this often.
+    /// A merge, or a word of [`Kind::Words`], must occur this often.
     pub min_frequency: u64,
     /// Training reads at most this many bytes of text; more changes little.
     pub sample_bytes: u64,
@@ -44,18 +47,29 @@ impl Default for TrainSpec {
 /// What BERT's kind needs besides the tokens all kinds have.
 const WORD_PIECE_SPECIAL: [&str; 4] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
+/// All that whole words have besides themselves.
+const WORDS_SPECIAL: [&str; 2] = [END_OF_TEXT, "[UNK]"];
+
+/// A word of [`Kind::Words`]: letters with their marks, also around an apostrophe, or digits.
+const WORD: &str = r"[\p{L}\p{M}]+(?:['’][\p{L}\p{M}]+)*|\p{N}+";
+
 /// Trains a tokenizer. The result is a function of `spec` and the texts: two runs write the same bytes, whatever the threads.
 ///
 /// # Errors
 /// When the texts fail to be read, hold no text, or need more tokens than `vocab_size` for their alphabet alone.
 pub fn train(spec: &TrainSpec, texts: impl Iterator<Item = Result<String>>) -> Result<Tokenizer> {
     let mut vocab: Vec<String> = [END_OF_TEXT, TURN_START, TURN_END, PAD].map(str::to_owned).to_vec();
-    if spec.kind == Kind::WordPiece {
-        vocab.extend(WORD_PIECE_SPECIAL.map(str::to_owned));
+    match spec.kind {
+        Kind::Bpe | Kind::Unigram => {}
+        Kind::WordPiece => vocab.extend(WORD_PIECE_SPECIAL.map(str::to_owned)),
+        Kind::Words => vocab = WORDS_SPECIAL.map(str::to_owned).to_vec(),
     }
     let special = vocab.clone();
     let untrained = library(spec.kind, &special, untrained_model(spec.kind, &special))?;
-    let split = if spec.kind == Kind::WordPiece { words::Split::By(&untrained) } else { words::Split::Bytes };
+    let split = match spec.kind {
+        Kind::Bpe | Kind::Unigram => words::Split::Bytes,
+        Kind::WordPiece | Kind::Words => words::Split::By(&untrained),
+    };
     let words = words::count(split, texts, spec.sample_bytes)?;
     if words.is_empty() {
         bail!("there is no text to train a tokenizer on");
@@ -63,6 +77,7 @@ pub fn train(spec: &TrainSpec, texts: impl Iterator<Item = Result<String>>) -> R
     let alphabet = match spec.kind {
         Kind::Bpe | Kind::Unigram => byte_alphabet(),
         Kind::WordPiece => character_alphabet(&words, spec.vocab_size.saturating_sub(special.len())),
+        Kind::Words => vec![],
     };
     let least = special.len() + alphabet.len();
     if spec.vocab_size < least {
@@ -80,6 +95,10 @@ pub fn train(spec: &TrainSpec, texts: impl Iterator<Item = Result<String>>) -> R
         Kind::WordPiece => {
             vocab.extend(alphabet);
             word_piece_model(&merges::learn(vocab, &words, CONTINUES, spec.vocab_size, spec.min_frequency).vocab)
+        }
+        Kind::Words => {
+            vocab.extend(frequent(words, spec.vocab_size - special.len(), spec.min_frequency)?);
+            words_model(&vocab)
         }
     };
     let json = serde_json::to_vec(&file(spec.kind, &special, model))?;
@@ -106,12 +125,28 @@ fn word_piece_model(vocab: &[String]) -> Value {
     })
 }
 
+fn words_model(vocab: &[String]) -> Value {
+    json!({ "type": "WordLevel", "unk_token": "[UNK]", "vocab": numbered(vocab) })
+}
+
+/// The most frequent words, the most frequent first; of equally frequent ones the first in the order of their letters.
+fn frequent(mut words: Vec<(String, u64)>, most: usize, least: u64) -> Result<Vec<String>> {
+    words.retain(|(_, count)| *count >= least);
+    if words.is_empty() {
+        bail!("no word occurs {least} times, so there is no vocabulary; give more text, or ask for fewer occurrences");
+    }
+    words.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    words.truncate(most);
+    Ok(words.into_iter().map(|(word, _)| word).collect())
+}
+
 /// The model before training, so that the same file describes how text is split then and later.
 fn untrained_model(kind: Kind, special: &[String]) -> Value {
     match kind {
         Kind::Bpe => bpe_model(special, vec![]),
         Kind::Unigram => unigram_model(special.iter().map(|token| (token.clone(), 0.0)).collect()),
         Kind::WordPiece => word_piece_model(special),
+        Kind::Words => words_model(special),
     }
 }
 
@@ -141,6 +176,11 @@ fn file(kind: Kind, special: &[String], model: Value) -> Value {
             json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": false, "lowercase": false }),
             json!({ "type": "BertPreTokenizer" }),
             json!({ "type": "WordPiece", "prefix": CONTINUES, "cleanup": true }),
+        ),
+        Kind::Words => (
+            json!({ "type": "Lowercase" }),
+            json!({ "type": "Split", "pattern": { "Regex": WORD }, "behavior": "Removed", "invert": true }),
+            Value::Null,
         ),
     };
     json!({

@@ -9,6 +9,7 @@ mod gemm;
 mod gemv;
 mod isa;
 mod mat;
+pub(crate) mod negatives;
 mod pack;
 mod scratch;
 pub mod simd;

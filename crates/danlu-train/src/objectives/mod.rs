@@ -9,11 +9,14 @@ mod reward;
 pub mod rl;
 mod sft;
 mod translate;
+pub mod word2vec;
 
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use danlu_eval::Measure;
+
+use crate::gradients::Squares;
 
 pub use causal_lm::CausalLm;
 pub use classify::Classify;
@@ -24,6 +27,7 @@ pub use reward::Reward;
 pub use rl::{ActorCritic, Grouped, Ppo};
 pub use sft::Sft;
 pub use translate::{Translate, TranslateRow};
+pub use word2vec::Word2vec;
 
 /// Further numbers of a step, for the log and the views: a reward, an accuracy. Pieces of an update are averaged by their targets.
 pub type Report = Vec<(&'static str, f64)>;
@@ -38,6 +42,15 @@ impl From<Tensor<1>> for Loss {
     fn from(value: Tensor<1>) -> Self {
         Loss { value, report: vec![] }
     }
+}
+
+/// An update that an objective made by itself.
+pub struct Moved {
+    /// The mean loss over its targets.
+    pub loss: f64,
+    /// For each parameter the square of the length it moved by.
+    pub squares: Squares,
+    pub report: Report,
 }
 
 /// A training objective. Batches are made on another thread while the model computes.
@@ -88,6 +101,13 @@ pub trait Objective: Sync {
 
     /// The mean loss over the targets.
     fn loss(&self, model: &Self::Model, batch: &Self::Batch) -> Loss;
+
+    /// Makes an update by itself, at this learning rate, where a method is its own optimizer: where one update is many small ones, or reaches
+    /// so few rows of its tables that their whole gradients would cost more than all else. A pure function of the weights, the pieces and the
+    /// rate. Nothing, with the model as it was, where the loss is to be differentiated.
+    fn step(&self, model: Self::Model, _pieces: &[Self::Batch], _rate: f64) -> (Self::Model, Option<Moved>) {
+        (model, None)
+    }
 
     /// What the learning rate of a parameter is multiplied by: more than one for what starts from nothing in a model that knows something.
     fn rate_factor(&self, _name: &str) -> f64 {

@@ -15,6 +15,7 @@ mod rl;
 mod schema;
 mod translate;
 mod tune;
+mod word2vec;
 
 use std::path::Path;
 
@@ -35,6 +36,7 @@ pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
 pub use translate::TranslateSpec;
 pub use tune::{Part, TuneSpec};
+pub use word2vec::{VectorsKind, WindowForm, Word2vecSpec};
 
 /// The newest recipe format this program reads.
 pub const VERSION: u32 = 1;
@@ -68,6 +70,8 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "is_default")]
     pub tune: TuneSpec,
     pub objective: ObjectiveSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub word2vec: Word2vecSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub preference: PreferenceSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -120,7 +124,7 @@ pub enum PrecisionKind {
 pub struct OptimizerSpec {
     /// The algorithm.
     pub kind: OptimizerKind,
-    /// Peak learning rate of AdamW. Automatic: falls with the width of the model.
+    /// Peak learning rate of AdamW or gradient descent. Automatic: falls with the width of the model.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub rate: Option<f64>,
     /// Peak learning rate of Muon, in units of the update's root mean square.
@@ -174,6 +178,8 @@ pub enum OptimizerKind {
     Muon,
     /// AdamW (Loshchilov 2017) for everything.
     Adamw,
+    /// Plain gradient descent (Robbins 1951) at `rate`, without momentum; the rows of word2vec move by it window by window.
+    Sgd,
 }
 
 /// The numbers that AdamW's moments are kept in.
@@ -233,6 +239,7 @@ impl Default for Recipe {
             adapter: AdapterRecipe::default(),
             tune: TuneSpec::default(),
             objective: ObjectiveSpec::default(),
+            word2vec: Word2vecSpec::default(),
             preference: PreferenceSpec::default(),
             classify: ClassifySpec::default(),
             features: FeaturesSpec::default(),

@@ -12,6 +12,9 @@ pub struct TokenizerSpec {
     /// Entries of a new tokenizer. Automatic: by the size of the model.
     #[schemars(range(min = 258, max = 1_000_000))]
     pub vocabulary: Option<usize>,
+    /// How often a word must occur to be in a vocabulary of words. Automatic: 5 times.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub least: Option<u64>,
     /// Use this tokenizer.json (or the folder it is in) instead of training one.
     pub from: Option<String>,
 }
@@ -27,6 +30,8 @@ pub enum TokenizerKind {
     Unigram,
     /// WordPiece (Schuster 2012; Devlin 2018).
     Wordpiece,
+    /// Whole words in small letters, the most frequent ones; for languages that put spaces between words.
+    Words,
 }
 
 /// The network. Give a size, or some or all of the shape, or nothing.
@@ -82,4 +87,6 @@ pub enum ModelKind {
     Bert,
     /// An encoder that reads and a decoder that writes, with as many layers each (Vaswani 2017), for translation.
     Marian,
+    /// Two vectors for each word and nothing else (Mikolov 2013); `hidden` is their length.
+    Word2vec,
 }

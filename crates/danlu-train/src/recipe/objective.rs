@@ -18,6 +18,8 @@ pub enum ObjectiveKind {
     /// Predict the next token of every document.
     #[default]
     CausalLm,
+    /// Tell the word that stands among others from words drawn at random; `[word2vec]` says how (Mikolov 2013).
+    Word2vec,
     /// Say which words stood where some were taken away, from both sides (Devlin 2018).
     MaskedLm,
     /// Predict what the assistant says in conversations, from a model that is there already (Ouyang 2022).

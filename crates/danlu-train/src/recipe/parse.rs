@@ -189,6 +189,10 @@ fn relations(recipe: &Recipe) -> Result<()> {
         auto::parse_size(size)?;
         ensure!(model.hidden.is_none() || model.layers.is_none(), "`model.size` and a whole shape are both given; keep one");
     }
+    ensure!(
+        model.kind != ModelKind::Word2vec || recipe.objective.kind == ObjectiveKind::Word2vec,
+        "`model.kind` is \"word2vec\", which `objective.kind = \"word2vec\"` trains and no other"
+    );
     if let (Some(heads), Some(kv)) = (model.heads, model.kv_heads) {
         ensure!(heads % kv == 0, "`model.heads` ({heads}) must be a multiple of `model.kv_heads` ({kv})");
     }
@@ -253,6 +257,7 @@ mod tests {
         refused("[data]\nsources = ['a']\nweights = [1.0, 2.0]\n[budget]\nsteps = 1\n", &[], &["2 numbers for 1 sources"]);
         refused("[model]\nsize = 'ten'\n[budget]\nsteps = 1\n", &[], &["model.size", "10M"]);
         refused("[model]\nheads = 6\nkv_heads = 4\n[budget]\nsteps = 1\n", &[], &["multiple"]);
+        refused("[model]\nkind = 'word2vec'\n[budget]\nsteps = 1\n", &[], &["model.kind", "objective.kind"]);
         refused("[adapter]\nrank = 8\n[budget]\nsteps = 1\n", &[], &["adapter.kind", "lora"]);
         refused("[adapter]\nkind = 'lora'\n[budget]\nsteps = 1\n", &[], &["[adapter]", "model.from"]);
         refused("[adapter]\nkind = 'qlora'\n", &[], &["r.toml:2", "qlora", "dora"]);

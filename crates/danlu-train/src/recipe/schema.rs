@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GateSpec, MomentsKind, PrecisionKind, PreferenceSpec, Recipe,
-    RewardsSpec, RlSpec, TuneSpec,
+    RewardsSpec, RlSpec, TuneSpec, Word2vecSpec,
 };
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
@@ -42,6 +42,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("precision", value(PrecisionKind::default())),
         ("adapter", value(AdapterRecipe::default())),
         ("tune", value(TuneSpec::default())),
+        ("word2vec", value(Word2vecSpec::default())),
         ("preference", value(PreferenceSpec::default())),
         ("classify", value(ClassifySpec::default())),
         ("features", value(FeaturesSpec::default())),

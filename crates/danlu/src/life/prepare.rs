@@ -47,9 +47,11 @@ pub fn tokenizer(home: &Path, recipe: &Recipe, corpora: &[Corpus], progress: &mu
         TokenizerKind::Bpe => Kind::Bpe,
         TokenizerKind::Unigram => Kind::Unigram,
         TokenizerKind::Wordpiece => Kind::WordPiece,
+        TokenizerKind::Words => Kind::Words,
     };
+    let min_frequency = if kind == Kind::Words { spec.least.unwrap_or(auto::LEAST) } else { TrainSpec::default().min_frequency };
     let vocab_size = auto::vocabulary(recipe, bytes, danlu_ops::gemm_rate());
-    let spec = TrainSpec { kind, vocab_size, sample_bytes: TOKENIZER_SAMPLE, ..TrainSpec::default() };
+    let spec = TrainSpec { kind, vocab_size, min_frequency, sample_bytes: TOKENIZER_SAMPLE };
     let hashes: Vec<&str> = corpora.iter().map(|corpus| corpus.manifest.hash.as_str()).collect();
     let key = danlu_files::hash_bytes(format!("{} {}", serde_json::to_string(&spec)?, hashes.join(" ")).as_bytes());
     let path = home.join("tokenizers").join(format!("{}.json", &key[..16]));

@@ -175,7 +175,7 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     (done.sets, done.gate) = (lineage.sets, lineage.gate);
     record.model = Some(id.clone());
     write_record(home, name, &record)?;
-    calibrate(home, name, plan.model.parameters, done.summary.gemm_share)?;
+    calibrate(home, name, &plan.model, done.summary.gemm_share)?;
     done.picture = Some(draw(&dir, &id, &done, &state.headline)?);
     done.usage = kind.usage(&id);
     done.model = Some(id);

@@ -5,6 +5,7 @@ pub mod classify;
 pub mod compare;
 pub mod data;
 pub mod doctor;
+pub mod embed;
 pub mod eval;
 pub mod generate;
 pub mod models;
@@ -45,6 +46,7 @@ pub fn run(cli: Cli) -> Outcome {
         Verb::Models(args) => models::run(&context, args),
         Verb::Compare(args) => compare::run(&context, args),
         Verb::Classify(args) => classify::run(&context, args),
+        Verb::Embed(args) => embed::run(&context, args),
         Verb::Generate(args) => generate::run(&context, args),
         Verb::Sample(args) => sample::run(&context, args),
         Verb::Translate(args) => translate::run(&context, args),

@@ -64,6 +64,8 @@ enum Algorithm {
     Unigram,
     /// Longest match, as BERT uses.
     Wordpiece,
+    /// Whole words in small letters, as word2vec uses.
+    Words,
 }
 
 /// A paragraph each, the same for every tokenizer, so that numbers can be compared. The English is the opening of Pride and Prejudice
@@ -86,6 +88,7 @@ fn train_one(context: &Context, corpus: &str, vocabulary: usize, kind: Algorithm
         Algorithm::Bpe => Kind::Bpe,
         Algorithm::Unigram => Kind::Unigram,
         Algorithm::Wordpiece => Kind::WordPiece,
+        Algorithm::Words => Kind::Words,
     };
     let texts = corpus.documents(Split::Train).map(|document| Ok(document?.text));
     let tokenizer = train(&TrainSpec { kind, vocab_size: vocabulary, ..TrainSpec::default() }, texts).map_err(bad_input)?;

@@ -9,6 +9,7 @@ mod reward;
 pub mod rl;
 pub mod sft;
 mod translate;
+mod word2vec;
 
 use std::path::Path;
 
@@ -31,6 +32,7 @@ pub use reward::Judge;
 pub use rl::Asked;
 pub use sft::Tune;
 pub use translate::Interpreter;
+pub use word2vec::Words;
 
 use super::export::Export;
 use super::run::{self, Done};
@@ -136,6 +138,7 @@ macro_rules! kinds {
 kinds! {
     Pretrain(Pretrain),
     Masked(Masked),
+    Words(Words),
     Tune(Tune),
     Label(Labeller),
     Prefer(Prefer),
@@ -166,6 +169,7 @@ impl Prepared {
         Ok(match recipe.objective.kind {
             ObjectiveKind::CausalLm => Prepared::Pretrain(Box::new(Pretrain::new(home, &recipe, run, progress)?)),
             ObjectiveKind::MaskedLm => Prepared::Masked(Box::new(Masked::new(home, &recipe, run, progress)?)),
+            ObjectiveKind::Word2vec => Prepared::Words(Box::new(Words::new(home, &recipe, run, progress)?)),
             ObjectiveKind::Sft => Prepared::Tune(Box::new(Tune::new(home, &recipe, progress)?)),
             ObjectiveKind::Classify | ObjectiveKind::Regression | ObjectiveKind::TokenClassify => {
                 Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))

@@ -75,6 +75,23 @@ impl Corpora {
         Ok(self.own().iter().map(|set| set.held_out.clone()).collect())
     }
 
+    /// How often each token occurs in what is trained on; 0 of special ones, which are no words.
+    ///
+    /// # Errors
+    /// When tokens cannot be read.
+    pub fn counts(&self) -> Result<Vec<u64>> {
+        let mut counts = vec![0; self.tokenizer.vocab_size()];
+        for set in &self.sets {
+            counts.iter_mut().zip(set.train.counts()?).for_each(|(count, more)| *count += more);
+        }
+        for (id, count) in (0..).zip(&mut counts) {
+            if self.tokenizer.is_special(id) {
+                *count = 0;
+            }
+        }
+        Ok(counts)
+    }
+
     /// Held-out tokens on which the exported model is compared.
     ///
     /// # Errors

@@ -93,6 +93,7 @@ pub fn tokenizer(recipe: &Recipe, train: &[&Example], run: Option<&Path>) -> Res
         TokenizerKind::Bpe => Algorithm::Bpe,
         TokenizerKind::Unigram => Algorithm::Unigram,
         TokenizerKind::Wordpiece => Algorithm::WordPiece,
+        TokenizerKind::Words => Algorithm::Words,
     };
     let bytes: usize = train.iter().map(|example| example.text.len()).sum();
     let vocab_size = auto::vocabulary(recipe, bytes as u64, danlu_ops::gemm_rate());
