@@ -49,6 +49,8 @@ pub enum Kind {
     Chat,
     /// Texts with labels: what classifiers learn from.
     Labelled,
+    /// Pictures with labels.
+    Images,
     Model,
 }
 
