@@ -12,11 +12,13 @@ mod attention_paged;
 mod before;
 mod bridge;
 mod buffer;
+mod convolution;
 mod device;
 mod distill;
 mod embedding;
 mod gelu;
 mod gelu_exact;
+mod group_norm;
 mod heads;
 pub mod kernels;
 mod layer_norm;
@@ -26,6 +28,8 @@ mod loss;
 mod nf4;
 pub mod optim;
 mod plain;
+mod planes;
+mod pool;
 mod precision;
 pub mod profile;
 mod project;
@@ -37,6 +41,7 @@ mod rows;
 mod scalars;
 mod segments;
 mod swiglu;
+mod unit;
 
 use std::sync::Arc;
 
@@ -45,6 +50,7 @@ pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use before::Before;
 pub use buffer::{pool_bytes, release_buffers};
+pub use convolution::{Convolution, convolution};
 pub use danlu_quant as quantized;
 pub use device::{
     Accelerator, NAMES as DEVICE_NAMES, NoDevice, accelerators, built_for, choose_device, device, device_name, has_bf16,
@@ -53,6 +59,7 @@ pub use distill::{Distillation, Distilled, Divergence, linear_distill};
 pub use embedding::embedding;
 pub use gelu::gelu;
 pub use gelu_exact::gelu_exact;
+pub use group_norm::group_norm;
 pub use heads::Heads;
 pub use kernels::live_pages;
 pub use kernels::threads::{set_threads, threads};
@@ -61,6 +68,8 @@ pub use linear::{LowRank, Projection, Weight, linear, project, projections, proj
 pub use log_probs::{linear_log_probs, linear_log_probs_and_entropy};
 pub use loss::{linear_cross_entropy, token_nll};
 pub use nf4::{NF4, Nf4};
+pub use planes::Planes;
+pub use pool::{Pooling, Window, pool};
 pub use precision::{Precision, precision, set_precision};
 pub use rate::gemm_rate;
 pub use recompute::recompute;
@@ -69,6 +78,7 @@ pub use rope::Rope;
 pub use scalars::{Scalar, read_scalars};
 pub use segments::Segments;
 pub use swiglu::swiglu;
+pub use unit::{relu, tanh};
 
 /// Token ids, shared.
 pub type Ids = Arc<[u32]>;

@@ -10,7 +10,7 @@ mod gemv;
 mod isa;
 mod mat;
 mod pack;
-mod scratch;
+pub(crate) mod scratch;
 pub mod simd;
 mod tile;
 
