@@ -4,12 +4,15 @@
 mod bert;
 mod head;
 mod json;
+mod lenet;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
 pub use head::{HeadConfig, Pooling, Task};
+pub(crate) use lenet::Stage;
+pub use lenet::{LenetConfig, LenetForm};
 
 /// Which decoder, and its shape. Serialized as the `config.json` of `transformers`: `model_type` says the variant.
 ///

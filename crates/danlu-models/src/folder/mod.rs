@@ -2,6 +2,7 @@
 //! `generation_config.json`.
 
 mod heads;
+mod pictures;
 pub(crate) mod read;
 mod reward;
 mod write;
@@ -16,6 +17,7 @@ use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
 pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
+pub use pictures::{is_lenet, load_lenet, save_lenet};
 pub use reward::{load_reward, save_reward};
 pub use write::{Precision, SaveOptions};
 
