@@ -24,8 +24,8 @@ pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;
 pub use initial::{check_base, initial_model, outline, pin_base};
 pub use objectives::{
-    ActorCritic, CausalLm, Classify, Distill, Grouped, Loss, MaskedLm, Objective, Ppo, Preference, Report, Reward, Sample, Sft,
-    Shown,
+    ActorCritic, CausalLm, Classify, Distill, Grouped, ImageClassify, Loss, MaskedLm, Objective, Ppo, Preference, Report, Reward,
+    Sample, Sft, Shown,
 };
 pub use optimizer::Optimizer;
 pub use outline::Outline;

@@ -3,6 +3,7 @@
 mod causal_lm;
 pub mod classify;
 mod distill;
+pub mod image_classify;
 mod masked_lm;
 pub mod preference;
 mod reward;
@@ -17,6 +18,7 @@ use danlu_eval::Measure;
 pub use causal_lm::CausalLm;
 pub use classify::Classify;
 pub use distill::Distill;
+pub use image_classify::ImageClassify;
 pub use masked_lm::MaskedLm;
 pub use preference::Preference;
 pub use reward::Reward;

@@ -7,12 +7,14 @@ mod course;
 mod data;
 mod distill;
 mod gate;
+mod image;
 mod model;
 mod objective;
 mod parse;
 mod preference;
 mod rl;
 mod schema;
+mod story;
 mod tune;
 
 use std::path::Path;
@@ -28,10 +30,12 @@ pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use gate::GateSpec;
+pub use image::{ImageSpec, LenetFormKind, LenetSpec};
 pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use story::StorySpec;
 pub use tune::{Part, TuneSpec};
 
 /// The newest recipe format this program reads.
@@ -55,6 +59,8 @@ pub struct Recipe {
     /// Decides the initial weights, the order of the data and the samples.
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    pub story: StorySpec,
     /// What activations are made of. Weights, gradients and losses are 32-bit floats with any.
     #[serde(skip_serializing_if = "is_default")]
     pub precision: PrecisionKind,
@@ -72,6 +78,10 @@ pub struct Recipe {
     pub classify: ClassifySpec,
     #[serde(skip_serializing_if = "is_default")]
     pub features: FeaturesSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub image: ImageSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub lenet: LenetSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -220,6 +230,7 @@ impl Default for Recipe {
             name: "model".into(),
             level: Level::L0,
             seed: 0,
+            story: StorySpec::default(),
             precision: PrecisionKind::default(),
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
@@ -230,6 +241,8 @@ impl Default for Recipe {
             preference: PreferenceSpec::default(),
             classify: ClassifySpec::default(),
             features: FeaturesSpec::default(),
+            image: ImageSpec::default(),
+            lenet: LenetSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),

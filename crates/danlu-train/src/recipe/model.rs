@@ -80,4 +80,6 @@ pub enum ModelKind {
     Gpt2,
     /// An encoder, in which every token sees its whole text (Devlin 2018).
     Bert,
+    /// Convolutions over pictures, for image-classify; `[lenet]` gives its shape (LeCun 1998).
+    Lenet,
 }
