@@ -1,7 +1,7 @@
-//! No bytes make the readers of a checkpoint's files panic.
+//! No bytes make the reader of a checkpoint's tensors panic, and it takes no more memory than there are bytes.
 #![no_main]
 
-use danlu_train::checkpoint::{NamedTensor, State, Values, read_tensors};
+use danlu_train::checkpoint::{NamedTensor, Values, read_tensors};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -12,8 +12,5 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let read: usize = tensors.iter().map(size).sum();
         assert!(read <= bytes.len(), "{read} bytes of values in {} bytes", bytes.len());
-    }
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        let _ = State::from_json(text, &danlu_files::hash_bytes(bytes));
     }
 });

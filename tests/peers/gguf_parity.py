@@ -9,9 +9,9 @@ MODEL_FOLDER is the registered model (`danlu models show smollm2` names it); SOU
  2. dequantized weights are, bit for bit, those of the gguf package;
  3. greedy text on danlu's own F32 export in llama.cpp equals danlu's, 64 tokens for each of 20 prompts: the same weights, the same
     arithmetic up to rounding. Where they part, danlu's two likeliest tokens must be nearly equal;
- 4. the same against the quantized file, where llama.cpp also rounds activations to 8 bits: how many agree, and how far apart the two
-    likeliest tokens are where they part, is shown;
- 5. perplexity on a fixed text within 1 % of both;
+ 4. the same against the quantized file, where llama.cpp also rounds activations to 8 bits, from danlu's floats and from its blocks: how
+    many agree, and how far apart the two likeliest tokens are where they part, is shown;
+ 5. perplexity on a fixed text within 1 % of both, and from danlu's blocks of llama.cpp's on the same file;
  6. transformers loads the folder and gives danlu's logits within 1e-4 of the largest.
 
 Needs llama-cpp-python, gguf, torch and transformers.
@@ -166,6 +166,8 @@ def main(binary, folder, source):
         all_ids = prompts(tokenizer)
         passed["text, F32"] = compare_text("llama.cpp on danlu's F32 export", whole, danlu, all_ids, must_tie=True)
         compare_text(f"llama.cpp on {source.name}", quantized, danlu, all_ids, must_tie=False)
+        blocks = Danlu(binary, folder, "blocks")
+        compare_text(f"llama.cpp on {source.name}, danlu in blocks", quantized, blocks, all_ids, must_tie=False)
 
         answer = danlu.ask(ids=ids)
         ours = math.exp(sum(answer["nll"]) / len(answer["nll"]))
@@ -173,6 +175,10 @@ def main(binary, folder, source):
             theirs = llama_perplexity(llama, ids)
             print(f"perplexity of {len(ids)} tokens: danlu {ours:.4f}, llama.cpp on {name} {theirs:.4f} ({100 * (theirs / ours - 1):+.3f} %)")
             passed[f"perplexity, {name}"] = abs(theirs / ours - 1) <= 0.01
+        answer_of_blocks = blocks.ask(ids=ids)["nll"]
+        ours = math.exp(sum(answer_of_blocks) / len(answer_of_blocks))
+        print(f"in blocks: danlu {ours:.4f}, llama.cpp {theirs:.4f} ({100 * (theirs / ours - 1):+.3f} %)")
+        passed["perplexity, both in blocks"] = abs(theirs / ours - 1) <= 0.01
 
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         with torch.no_grad():

@@ -3,6 +3,7 @@
 //! `peer FOLDER` reads a line of JSON for each question: `{"text": …}` is answered with its ids; `{"ids": […], "write": N}` with the N
 //! likeliest tokens, one after another, and how far each one's logit is from the second's; `{"ids": […]}` with the negative
 //! log-likelihood of each token but the first, in nats, and the last token's logits.
+//! `peer FOLDER blocks` answers from the blocks of the folder's `model.gguf`.
 //! `peer FOLDER SOURCE.gguf SAVE_TO.gguf FORMAT` writes the model as GGUF first, with the tokenizer of `SOURCE.gguf`.
 
 use std::io::BufRead;
@@ -11,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::gguf::{self, Entry, Gguf, Value};
+use danlu_models::gguf::{self, Entry, Gguf};
 use danlu_models::{Batch, Cache, Decoder, DecoderConfig, folder};
 use danlu_ops::IGNORE;
 use danlu_ops::quantized::Format;
@@ -19,13 +20,15 @@ use serde_json::json;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (from, save) = match arguments.as_slice() {
-        [from] => (from, None),
-        [from, source, to, format] => (from, Some((source, to, format))),
-        _ => bail!("usage: peer FOLDER [SOURCE.gguf SAVE_TO.gguf FORMAT]"),
+    let (from, blocks, save) = match arguments.as_slice() {
+        [from] => (from, false, None),
+        [from, blocks] if blocks == "blocks" => (from, true, None),
+        [from, source, to, format] => (from, false, Some((source, to, format))),
+        _ => bail!("usage: peer FOLDER [blocks | SOURCE.gguf SAVE_TO.gguf FORMAT]"),
     };
     let folder = Path::new(from);
-    let (decoder, config) = folder::load(folder, &Device::flex())?;
+    let load = if blocks { folder::load_to_run } else { folder::load };
+    let (decoder, config) = load(folder, &Device::flex())?;
     if let Some((source, to, format)) = save {
         write(&decoder, &config, Path::new(source), Path::new(to), format)?;
     }
@@ -72,23 +75,10 @@ fn likelihood(decoder: &Decoder, ids: Vec<u32>) -> Result<serde_json::Value> {
 }
 
 fn write(decoder: &Decoder, config: &DecoderConfig, source: &Path, to: &Path, format: &str) -> Result<()> {
-    let known = [Format::F32, Format::F16, Format::Bf16, Format::Q8_0, Format::Q4_1, Format::Q4_0];
-    let format = known.into_iter().find(|known| known.name() == format).with_context(|| format!("{format} is no format"))?;
+    let format =
+        Format::ALL.into_iter().find(|known| known.name() == format).with_context(|| format!("{format} is no format"))?;
     let source = Gguf::open(source)?;
     let kept = source.header().keys().filter(|key| key.starts_with("tokenizer."));
-    let metadata: Vec<(String, Entry)> = kept.filter_map(|key| Some((key.to_string(), entry(source.get(key)?)?))).collect();
+    let metadata: Vec<(String, Entry)> = kept.filter_map(|key| Some((key.to_string(), source.entry(key)?))).collect();
     gguf::save(decoder, config, &metadata, format, to)
-}
-
-fn entry(value: Value) -> Option<Entry> {
-    Some(match value {
-        Value::U32(number) => Entry::U32(number),
-        Value::Bool(flag) => Entry::Bool(flag),
-        Value::String(text) => Entry::String(text.into()),
-        Value::Array(array) => match array.strings() {
-            Some(strings) => Entry::Strings(strings.map(str::to_string).collect()),
-            None => Entry::I32s(array.values().filter_map(Value::as_i64).map(|number| number as i32).collect()),
-        },
-        _ => return None,
-    })
 }

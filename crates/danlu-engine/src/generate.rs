@@ -7,12 +7,10 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::module::Module;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::{Cache, Decoder, DecoderConfig};
+use danlu_models::{Decoder, DecoderConfig};
 
+use crate::reading::Reading;
 use crate::{Sampler, Sampling, StopStrings};
-
-/// Prompts are read this many tokens at a time, so that memory does not grow with their square.
-const PREFILL: usize = 512;
 
 /// A decoder with its tokenizer, ready to write.
 pub struct Generator {
@@ -57,7 +55,7 @@ impl Generator {
     pub fn new(decoder: impl Into<Arc<Decoder>>, tokenizer: Tokenizer) -> Self {
         let decoder = decoder.into();
         // A decoder in training would record every operation for a backward pass that never comes.
-        let decoder = if decoder.head_weight().is_autodiff() { Arc::new(decoder.valid()) } else { decoder };
+        let decoder = if decoder.is_autodiff() { Arc::new(decoder.valid()) } else { decoder };
         let end = tokenizer.end_of_text();
         Self { decoder, tokenizer, begin: Some(end), ends: vec![end] }
     }
@@ -133,7 +131,7 @@ impl Generator {
             prompt.len(),
             context - 1
         );
-        let vocabulary = self.decoder.head_weight().dims()[0];
+        let vocabulary = self.decoder.vocabulary();
         if let Some(token) = prompt.iter().find(|token| **token as usize >= vocabulary) {
             anyhow::bail!(
                 "token {token} of the prompt is outside the model's vocabulary of {vocabulary}: is this its tokenizer?"
@@ -144,11 +142,8 @@ impl Generator {
         let mut text = self.tokenizer.stream();
 
         let began = Instant::now();
-        let mut cache = Cache::new(&self.decoder, prompt.len().saturating_add(sampling.max_tokens));
-        let mut logits = vec![];
-        for part in prompt.chunks(PREFILL) {
-            logits = self.decoder.step(part, &mut cache);
-        }
+        let mut read = Reading::new(&self.decoder, prompt.len().saturating_add(sampling.max_tokens));
+        let mut logits = read.prompt(&self.decoder, prompt);
         let prompt_seconds = began.elapsed().as_secs_f64();
 
         let began = Instant::now();
@@ -173,7 +168,7 @@ impl Generator {
                 break Reason::StopString(stop);
             }
             if tokens < sampling.max_tokens && prompt.len() + tokens < context {
-                logits = self.decoder.step(&[token], &mut cache);
+                logits = read.step(&self.decoder, &[token]);
             }
         };
         let seconds = began.elapsed().as_secs_f64();

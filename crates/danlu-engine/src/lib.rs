@@ -6,6 +6,7 @@
 
 mod generate;
 mod grammar;
+mod reading;
 mod rollout;
 mod sampling;
 pub mod serve;

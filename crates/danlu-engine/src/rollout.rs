@@ -81,13 +81,13 @@ pub fn rollout(decoder: &Decoder, prompts: &[Prompt], spec: &Rollout) -> Result<
     ensure!(decoder.prompt_len() == 0, "a model with a tuned prompt writes one text at a time; merge or remove the prompt");
     let valid;
     // A decoder in training would record every operation for a backward pass that never comes.
-    let decoder = if decoder.head_weight().is_autodiff() {
+    let decoder = if decoder.is_autodiff() {
         valid = decoder.valid();
         &valid
     } else {
         decoder
     };
-    let (context, vocabulary) = (decoder.context(), decoder.head_weight().dims()[0]);
+    let (context, vocabulary) = (decoder.context(), decoder.vocabulary());
     for Prompt { index, ids } in prompts {
         ensure!(!ids.is_empty(), "prompt {index} has no token");
         ensure!(

@@ -10,8 +10,10 @@ use burn::tensor::Device;
 use danlu_data::tokenizer::{Tokenizer, TrainSpec, train};
 use danlu_engine::serve::{Engine, Event, Options, Refused, Request, Scheduler, Sink};
 use danlu_engine::{Generator, Grammars, Reason, Sampling};
+use danlu_models::gguf::{self, Gguf};
 use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig};
 use danlu_ops::live_pages;
+use danlu_ops::quantized::Format;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -32,6 +34,23 @@ fn tokenizer() -> Tokenizer {
 fn generator() -> Generator {
     let config = LlamaConfig { initializer_range: 0.4, ..LlamaConfig::new(tokenizer().vocab_size(), 16, 2, 8, CONTEXT) };
     Generator::new(Decoder::new(&DecoderConfig::Llama(config), 5, &Device::flex()).unwrap(), tokenizer())
+}
+
+/// The same with weights in blocks, wide enough for them.
+fn in_blocks() -> Generator {
+    let config = LlamaConfig {
+        initializer_range: 0.3,
+        intermediate_size: 64,
+        ..LlamaConfig::new(tokenizer().vocab_size(), 32, 2, 8, CONTEXT)
+    };
+    let config = DecoderConfig::Llama(config);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let floats = Decoder::new(&config, 5, &Device::flex()).unwrap();
+    gguf::save(&floats, &config, &[], Format::Q4_1, &path).unwrap();
+    let (decoder, _) = gguf::decoder_in_blocks(&Gguf::open(&path).unwrap()).unwrap();
+    assert!(decoder.is_in_blocks());
+    Generator::new(decoder, tokenizer())
 }
 
 /// Keeps what comes, until it is closed.
@@ -133,10 +152,22 @@ fn plain(generator: &Generator, prompt: &[u32], sampling: &Sampling) -> Answer {
 #[test]
 fn whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s_and_no_page_is_left() {
     let _turn = turn();
-    let generator = generator();
+    let [finished, cancelled, cached] = come_and_go(&generator(), 40);
+    assert!(finished > 300 && cancelled > 50 && cached > 20, "{finished} finished, {cancelled} cancelled, {cached} cached");
+}
+
+#[test]
+fn in_blocks_too_whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s() {
+    let _turn = turn();
+    let [finished, cancelled, cached] = come_and_go(&in_blocks(), 10);
+    assert!(finished > 50 && cancelled > 5 && cached > 2, "{finished} finished, {cancelled} cancelled, {cached} cached");
+}
+
+/// How many texts were finished, how many given up, and how many prompts began with something known.
+fn come_and_go(generator: &Generator, seeds: u64) -> [usize; 3] {
     let mut known: HashMap<(Vec<u32>, usize), Answer> = HashMap::new();
     let (mut finished, mut cancelled, mut cached) = (0, 0, 0);
-    for seed in 0..40 {
+    for seed in 0..seeds {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let options = Options {
             width: rng.random_range(1..7),
@@ -144,7 +175,7 @@ fn whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s_and_no_page_is
             kept_tokens: if rng.random() { 512 } else { 0 },
             queue: 64,
         };
-        let mut scheduler = Scheduler::new(&generator, options.clone());
+        let mut scheduler = Scheduler::new(generator, options.clone());
         let mut running = vec![];
         let mut to_come = 10;
         while to_come > 0 || !scheduler.is_idle() {
@@ -169,7 +200,7 @@ fn whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s_and_no_page_is
         }
         for (ids, sampling, samples, sink) in running {
             let want =
-                known.entry((ids.clone(), sampling.max_tokens)).or_insert_with(|| plain(&generator, &ids, &sampling)).clone();
+                known.entry((ids.clone(), sampling.max_tokens)).or_insert_with(|| plain(generator, &ids, &sampling)).clone();
             for sample in 0..samples {
                 match sink.finished(sample) {
                     Some(got) => {
@@ -188,7 +219,7 @@ fn whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s_and_no_page_is
         scheduler.forget();
         assert_eq!(live_pages(), 0, "seed {seed} left pages");
     }
-    assert!(finished > 300 && cancelled > 50 && cached > 20, "{finished} finished, {cancelled} cancelled, {cached} cached");
+    [finished, cancelled, cached]
 }
 
 /// Sampled tokens, their log-probabilities and texts, to the bit, whatever runs beside it, however its prompt is cut, and whether its beginning
@@ -196,7 +227,16 @@ fn whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s_and_no_page_is
 #[test]
 fn an_answer_does_not_depend_on_its_company() {
     let _turn = turn();
-    let generator = generator();
+    in_any_company(&generator(), &[3, 8, 32, 39, 40, 41, 64, 71, 72, 100, 139]);
+}
+
+#[test]
+fn an_answer_from_blocks_does_not_depend_on_its_company() {
+    let _turn = turn();
+    in_any_company(&in_blocks(), &[1, 8, 41, 100]);
+}
+
+fn in_any_company(generator: &Generator, prompts: &[usize]) {
     let sampling = Sampling { temperature: 1.0, max_tokens: 20, seed: 9, ..Sampling::default() };
     let ask = |len: usize| {
         let (mut request, sink) = request(&prompt(1, len, 3), &sampling);
@@ -213,13 +253,13 @@ fn an_answer_does_not_depend_on_its_company() {
         });
         events
     };
-    for len in [3, 8, 32, 39, 40, 41, 64, 71, 72, 100, 139] {
+    for &len in prompts {
         let (one, alone) = ask(len);
-        let mut scheduler = Scheduler::new(&generator, Options { kept_tokens: 0, rows: 1000, ..Options::default() });
+        let mut scheduler = Scheduler::new(generator, Options { kept_tokens: 0, rows: 1000, ..Options::default() });
         scheduler.push(one);
         run(&mut scheduler);
         for rows in [32, 50, 77, 128] {
-            let mut scheduler = Scheduler::new(&generator, Options { rows, ..Options::default() });
+            let mut scheduler = Scheduler::new(generator, Options { rows, ..Options::default() });
             for i in 0..4 {
                 scheduler.push(request(&prompt(1, 60 + 25 * i, 99), &sampling).0);
                 scheduler.step();

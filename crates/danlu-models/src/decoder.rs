@@ -7,7 +7,7 @@ use danlu_ops::{Ids, LayerCache, PagedCache};
 
 use crate::config::DecoderConfig;
 use crate::gpt2::Gpt2;
-use crate::layers::{Linear, Matrix};
+use crate::layers::{Linear, Quantized, Table};
 use crate::llama::Llama;
 use crate::sequences::{Parts, Sequence};
 use crate::{Batch, init, names, prompt};
@@ -95,7 +95,7 @@ impl Decoder {
 
     /// Logits of every token, `[tokens, vocabulary]`.
     pub fn logits(&self, batch: &Batch) -> Tensor<2> {
-        danlu_ops::linear(self.hidden(batch), self.head_weight(), None).cast(DType::F32)
+        self.head().logits(self.hidden(batch)).cast(DType::F32)
     }
 
     /// Reads more tokens of the one sequence in `cache` and returns the logits of the token after the last, `[vocabulary]`.
@@ -108,7 +108,7 @@ impl Decoder {
         assert!(!tokens.is_empty(), "a step reads at least one token");
         let ids: Ids = tokens.into();
         let hidden = each!(self, model => model.hidden_cached(&ids, &mut cache.layers));
-        let logits = danlu_ops::linear(hidden, self.head_weight(), None);
+        let logits = self.head().logits(hidden);
         logits.into_data().convert::<f32>().try_into_vec().expect("just converted to f32")
     }
 
@@ -128,9 +128,9 @@ impl Decoder {
             return vec![];
         }
         let mut layers: Vec<&mut [PagedCache]> = sequences.iter_mut().map(|sequence| sequence.layers_mut()).collect();
-        let read = Parts::new(parts);
+        let read = Parts::new(parts, each!(self, model => model.least_rows()));
         let hidden = each!(self, model => model.hidden_many(&read, &mut layers));
-        let logits = danlu_ops::linear(hidden, self.head_weight(), None);
+        let logits = self.head().logits(hidden);
         let vocabulary = logits.dims()[1];
         let mut logits: Vec<f32> = logits.into_data().convert::<f32>().try_into_vec().expect("just converted to f32");
         logits.truncate(parts.len() * vocabulary);
@@ -143,9 +143,34 @@ impl Decoder {
         each!(self, model => model.paged(capacity, &device))
     }
 
-    /// The output projection, `[vocabulary, hidden]`: the embedding when they are tied.
+    /// The output projection, `[vocabulary, hidden]`: the embedding when they are tied. One in blocks is made floats each time.
     pub fn head_weight(&self) -> Tensor<2> {
-        each!(self, model => model.head_weight())
+        self.head().values()
+    }
+
+    /// How many tokens it can tell apart.
+    pub fn vocabulary(&self) -> usize {
+        self.head().dims()[0]
+    }
+
+    /// Whether what it computes is recorded for a backward pass.
+    pub fn is_autodiff(&self) -> bool {
+        each!(self, model => model.last_norm().val().is_autodiff())
+    }
+
+    /// Whether weights are held in the blocks of a GGUF file ([`crate::gguf::decoder_in_blocks`]), so that it runs and is not trained.
+    pub fn is_in_blocks(&self) -> bool {
+        let mut handle = self.clone();
+        let tables = handle.tables().iter().any(|(_, table)| table.blocks.is_some());
+        tables || handle.linears().iter().any(|(_, linear)| matches!(linear.quantized, Some(Quantized::Blocks(_))))
+    }
+
+    /// Sees to it that few rows are not filled up to many where every product gives a row the same whatever the others.
+    pub(crate) fn settle_least_rows(&mut self) {
+        let tables = self.tables().iter().all(|(_, table)| table.blocks.is_some());
+        if tables && self.linears().iter().all(|(_, linear)| matches!(linear.quantized, Some(Quantized::Blocks(_)))) {
+            each!(self, model => model.set_least_rows(1));
+        }
     }
 
     /// The same with `count` of its layers, evenly taken from the first to the last, and its configuration: the start of a smaller model that
@@ -189,8 +214,17 @@ impl Decoder {
         each!(self, model => &mut model.prompt_embeddings)
     }
 
-    pub(crate) fn embedding(&self) -> &Matrix {
+    pub(crate) fn embedding(&self) -> &Table {
         each!(self, model => model.embedding())
+    }
+
+    fn head(&self) -> &Table {
+        each!(self, model => model.head())
+    }
+
+    /// The embedding and the output projection where it has one, with their names.
+    pub(crate) fn tables(&mut self) -> Vec<(&'static str, &mut Table)> {
+        each!(self, model => model.tables())
     }
 
     pub fn prompt_len(&self) -> usize {

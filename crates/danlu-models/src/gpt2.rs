@@ -5,9 +5,9 @@ use burn::tensor::{Device, Tensor};
 use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Segments};
 
 use crate::config::Gpt2Config;
-use crate::layers::{LayerNorm, Linear, Matrix};
+use crate::layers::{LayerNorm, Linear, Matrix, Table};
 use crate::prompt;
-use crate::sequences::{Parts, layer_of};
+use crate::sequences::{LEAST_ROWS, Parts, layer_of};
 
 /// A pre-norm decoder with LayerNorm, learned positions and GELU
 /// ([Radford et al. 2019](https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf)).
@@ -15,7 +15,7 @@ use crate::sequences::{Parts, layer_of};
 pub struct Gpt2 {
     pub transformer: Gpt2Model,
     /// The output projection; without one the embedding serves, as in the paper.
-    pub lm_head: Option<Matrix>,
+    pub lm_head: Option<Table>,
     /// Learned tokens before every document, `[tokens, channels]`, under PEFT's name.
     pub prompt_embeddings: Option<Param<Tensor<2>>>,
     #[module(skip)]
@@ -26,7 +26,7 @@ pub struct Gpt2 {
 #[derive(Module, Debug)]
 pub struct Gpt2Model {
     /// Tokens, `[vocabulary, channels]`.
-    pub wte: Matrix,
+    pub wte: Table,
     /// Positions, `[context, channels]`.
     pub wpe: Matrix,
     pub h: Vec<Gpt2Layer>,
@@ -58,6 +58,7 @@ pub struct Gpt2Mlp {
 struct Shape {
     heads: Heads,
     eps: f64,
+    least_rows: usize,
 }
 
 /// `transformers` keeps these matrices as `[in, out]` ("Conv1D"); here every projection is `[out, in]`.
@@ -82,26 +83,42 @@ impl Gpt2 {
         };
         Self {
             transformer: Gpt2Model {
-                wte: Matrix::new(c.vocab_size, c.n_embd, device),
+                wte: Table::new(c.vocab_size, c.n_embd, device),
                 wpe: Matrix::new(c.n_positions, c.n_embd, device),
                 h: (0..c.n_layer).map(layer).collect(),
                 ln_f: LayerNorm::new(c.n_embd, device),
             },
-            lm_head: (!c.tie_word_embeddings).then(|| Matrix::new(c.vocab_size, c.n_embd, device)),
+            lm_head: (!c.tie_word_embeddings).then(|| Table::new(c.vocab_size, c.n_embd, device)),
             prompt_embeddings: None,
             shape: Shape {
                 heads: Heads { heads: c.n_head, kv_heads: c.n_head, head_dim: c.n_embd / c.n_head },
                 eps: c.layer_norm_epsilon,
+                least_rows: LEAST_ROWS,
             },
         }
     }
 
-    pub(crate) fn head_weight(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.transformer.wte).weight.val()
+    /// What gives logits: the embedding when there is no projection for it.
+    pub(crate) fn head(&self) -> &Table {
+        self.lm_head.as_ref().unwrap_or(&self.transformer.wte)
+    }
+
+    /// A parameter that is never in blocks.
+    pub(crate) fn last_norm(&self) -> &Param<Tensor<1>> {
+        &self.transformer.ln_f.weight
+    }
+
+    /// The least rows that are read together, see [`Parts`].
+    pub(crate) fn least_rows(&self) -> usize {
+        self.shape.least_rows
+    }
+
+    pub(crate) fn set_least_rows(&mut self, rows: usize) {
+        self.shape.least_rows = rows;
     }
 
     pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let x = danlu_ops::embedding(self.transformer.wte.weight.val(), ids);
+        let x = self.transformer.wte.rows(ids);
         prompt::around(self.prompt_embeddings.as_ref(), x, segments, |x, segments| self.layers(x, segments, recompute))
     }
 
@@ -119,7 +136,7 @@ impl Gpt2 {
 
     pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {
         let past = caches.first().map_or(0, LayerCache::len) as u32;
-        let x = danlu_ops::embedding(self.transformer.wte.weight.val(), ids);
+        let x = self.transformer.wte.rows(ids);
         let x = prompt::before_first(self.prompt_embeddings.as_ref(), x, caches);
         let positions: Ids = (past..past + x.dims()[0] as u32).collect();
         let mut x = x + danlu_ops::embedding(self.transformer.wpe.weight.val(), &positions);
@@ -132,7 +149,7 @@ impl Gpt2 {
     }
 
     pub(crate) fn hidden_many(&self, parts: &Parts, sequences: &mut [&mut [PagedCache]]) -> Tensor<2> {
-        let mut x = danlu_ops::embedding(self.transformer.wte.weight.val(), &parts.ids)
+        let mut x = self.transformer.wte.rows(&parts.ids)
             + danlu_ops::embedding(self.transformer.wpe.weight.val(), &parts.positions(sequences));
         for (index, layer) in self.transformer.h.iter().enumerate() {
             let mut caches = layer_of(sequences, index);
@@ -168,8 +185,14 @@ impl Gpt2 {
         all
     }
 
-    pub(crate) fn embedding(&self) -> &Matrix {
+    pub(crate) fn embedding(&self) -> &Table {
         &self.transformer.wte
+    }
+
+    /// The embedding, and the output projection where it has one, with their names.
+    pub(crate) fn tables(&mut self) -> Vec<(&'static str, &mut Table)> {
+        let head = self.lm_head.as_mut().map(|head| ("lm_head", head));
+        [("transformer.wte", &mut self.transformer.wte)].into_iter().chain(head).collect()
     }
 }
 

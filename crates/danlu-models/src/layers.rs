@@ -6,18 +6,28 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Before, LowRank, Nf4, Projection, Weight};
+use danlu_ops::quantized::Weights;
+use danlu_ops::{Before, Ids, LowRank, Nf4, Projection, Weight};
 
-/// A matrix: an embedding `[vocabulary, channels]` or a projection `[out, in]`.
+/// A matrix: an embedding `[rows, channels]` or a projection `[out, in]`.
 #[derive(Module, Debug)]
 pub struct Matrix {
     pub weight: Param<Tensor<2>>,
 }
 
+/// The embedding of tokens, `[vocabulary, channels]`, which may be the output projection too; or an output projection of its own.
+#[derive(Module, Debug)]
+pub struct Table {
+    /// Absent while the values are held in blocks.
+    pub weight: Option<Param<Tensor<2>>>,
+    #[module(skip)]
+    pub(crate) blocks: Option<Arc<Weights>>,
+}
+
 /// A projection inside a layer, with what an adapter adds to it under PEFT's names.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[out, in]`; absent while the values are held in four bits.
+    /// `[out, in]`; absent while the values are held in fewer bits.
     pub weight: Option<Param<Tensor<2>>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
@@ -34,11 +44,13 @@ pub struct Linear {
     pub(crate) quantized: Option<Quantized>,
 }
 
-/// A weight in four bits, and the hash of the values it was made from.
+/// A weight in fewer bits.
 #[derive(Clone, Debug)]
-pub(crate) struct Quantized {
-    pub(crate) blocks: Arc<Nf4>,
-    pub(crate) hash: String,
+pub(crate) enum Quantized {
+    /// The frozen base of an adapter, with the hash of the values it was made from.
+    Nf4 { blocks: Arc<Nf4>, hash: String },
+    /// As it lies in a GGUF file, to be run.
+    Blocks(Arc<Weights>),
 }
 
 /// RMSNorm's scale, `[channels]`.
@@ -62,6 +74,55 @@ impl Matrix {
     /// `x · weightᵀ`: `[tokens, in]` to `[tokens, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         danlu_ops::linear(x, self.weight.val(), None)
+    }
+}
+
+impl Table {
+    pub(crate) fn new(rows: usize, channels: usize, device: &Device) -> Self {
+        Self { weight: Some(placeholder([rows, channels], device)), blocks: None }
+    }
+
+    /// The rows of `ids`: `[tokens, channels]`.
+    pub(crate) fn rows(&self, ids: &Ids) -> Tensor<2> {
+        match self.held() {
+            Weight::Blocks(blocks) => danlu_ops::embedding_in_blocks(&blocks, ids),
+            _ => danlu_ops::embedding(self.values(), ids),
+        }
+    }
+
+    /// `x · weightᵀ`: `[tokens, channels]` to `[tokens, vocabulary]`.
+    pub(crate) fn logits(&self, x: Tensor<2>) -> Tensor<2> {
+        danlu_ops::projections(x, &[Projection { weight: self.held(), bias: None, adapter: None }])
+    }
+
+    /// The values, or those that the blocks stand for.
+    pub(crate) fn values(&self) -> Tensor<2> {
+        match self.held() {
+            Weight::Blocks(blocks) => danlu_ops::block_values(&blocks, &self.device()),
+            Weight::Float(weight) => weight,
+            Weight::Nf4(_) => unreachable!("a table is held in floats or in blocks"),
+        }
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.weight.as_ref().map_or_else(Device::flex, |weight| weight.lazy_device())
+    }
+
+    /// `[vocabulary, channels]`.
+    pub(crate) fn dims(&self) -> [usize; 2] {
+        match (&self.weight, &self.blocks) {
+            (Some(weight), _) => weight.lazy_shape().dims(),
+            (None, Some(blocks)) => blocks.shape(),
+            (None, None) => unreachable!("a table has its values in one form or the other"),
+        }
+    }
+
+    fn held(&self) -> Weight {
+        match (&self.weight, &self.blocks) {
+            (Some(weight), _) => Weight::Float(weight.val()),
+            (None, Some(blocks)) => Weight::Blocks(blocks.clone()),
+            (None, None) => unreachable!("a table has its values in one form or the other"),
+        }
     }
 }
 
@@ -91,7 +152,8 @@ impl Linear {
     pub(crate) fn projection(&self) -> Projection {
         let weight = match (&self.weight, &self.quantized) {
             (Some(weight), _) => Weight::Float(weight.val()),
-            (None, Some(quantized)) => Weight::Nf4(quantized.blocks.clone()),
+            (None, Some(Quantized::Nf4 { blocks, .. })) => Weight::Nf4(blocks.clone()),
+            (None, Some(Quantized::Blocks(blocks))) => Weight::Blocks(blocks.clone()),
             (None, None) => unreachable!("a projection has its values in one form or the other"),
         };
         let adapter = self.lora_A.as_ref().zip(self.lora_B.as_ref()).map(|(a, b)| LowRank {
@@ -107,7 +169,8 @@ impl Linear {
     pub(crate) fn dims(&self) -> [usize; 2] {
         match (&self.weight, &self.quantized) {
             (Some(weight), _) => weight.lazy_shape().dims(),
-            (None, Some(quantized)) => quantized.blocks.shape(),
+            (None, Some(Quantized::Nf4 { blocks, .. })) => blocks.shape(),
+            (None, Some(Quantized::Blocks(blocks))) => blocks.shape(),
             (None, None) => unreachable!("a projection has its values in one form or the other"),
         }
     }
@@ -115,8 +178,8 @@ impl Linear {
 
 impl Quantized {
     /// NF4 of the values `[out, in]`.
-    pub(crate) fn new(values: &[f32], shape: [usize; 2]) -> Self {
-        Self { blocks: Nf4::quantize(values, shape).into(), hash: hash(values) }
+    pub(crate) fn nf4(values: &[f32], shape: [usize; 2]) -> Self {
+        Self::Nf4 { blocks: Nf4::quantize(values, shape).into(), hash: hash(values) }
     }
 }
 

@@ -35,7 +35,7 @@ pub use config::{
 };
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
-pub use layers::{LayerNorm, Linear, Matrix, RmsNorm};
+pub use layers::{LayerNorm, Linear, Matrix, RmsNorm, Table};
 pub use lenet::{Filters, Lenet};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
 pub use names::{load_named, names_and_shapes, to_named, trained};

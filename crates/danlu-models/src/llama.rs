@@ -5,16 +5,16 @@ use burn::tensor::{Device, Tensor};
 use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Rope, Segments};
 
 use crate::config::LlamaConfig;
-use crate::layers::{Linear, Matrix, RmsNorm};
+use crate::layers::{Linear, RmsNorm, Table};
 use crate::prompt;
-use crate::sequences::{Parts, layer_of};
+use crate::sequences::{LEAST_ROWS, Parts, layer_of};
 
 /// A pre-norm decoder with RMSNorm, rope, grouped queries and SwiGLU ([Touvron et al. 2023](https://arxiv.org/abs/2302.13971)).
 #[derive(Module, Debug)]
 pub struct Llama {
     pub model: LlamaModel,
     /// The output projection; without one the embedding serves.
-    pub lm_head: Option<Matrix>,
+    pub lm_head: Option<Table>,
     /// Learned tokens before every document, `[tokens, hidden]`, under PEFT's name.
     pub prompt_embeddings: Option<Param<Tensor<2>>>,
     #[module(skip)]
@@ -24,7 +24,7 @@ pub struct Llama {
 /// All but the output projection.
 #[derive(Module, Debug)]
 pub struct LlamaModel {
-    pub embed_tokens: Matrix,
+    pub embed_tokens: Table,
     pub layers: Vec<LlamaLayer>,
     pub norm: RmsNorm,
 }
@@ -63,6 +63,7 @@ struct Shape {
     heads: Heads,
     eps: f64,
     rope: Rope,
+    least_rows: usize,
 }
 
 impl Llama {
@@ -89,26 +90,42 @@ impl Llama {
         };
         Self {
             model: LlamaModel {
-                embed_tokens: Matrix::new(c.vocab_size, hidden, device),
+                embed_tokens: Table::new(c.vocab_size, hidden, device),
                 layers: (0..c.num_hidden_layers).map(layer).collect(),
                 norm: RmsNorm::new(hidden, device),
             },
-            lm_head: (!c.tie_word_embeddings).then(|| Matrix::new(c.vocab_size, hidden, device)),
+            lm_head: (!c.tie_word_embeddings).then(|| Table::new(c.vocab_size, hidden, device)),
             prompt_embeddings: None,
             shape: Shape {
                 heads: Heads { heads: c.num_attention_heads, kv_heads: c.num_key_value_heads, head_dim: c.head_dim },
                 eps: c.rms_norm_eps,
                 rope: rope(c),
+                least_rows: LEAST_ROWS,
             },
         }
     }
 
-    pub(crate) fn head_weight(&self) -> Tensor<2> {
-        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens).weight.val()
+    /// What gives logits: the embedding when there is no projection for it.
+    pub(crate) fn head(&self) -> &Table {
+        self.lm_head.as_ref().unwrap_or(&self.model.embed_tokens)
+    }
+
+    /// A parameter that is never in blocks.
+    pub(crate) fn last_norm(&self) -> &Param<Tensor<1>> {
+        &self.model.norm.weight
+    }
+
+    /// The least rows that are read together, see [`Parts`].
+    pub(crate) fn least_rows(&self) -> usize {
+        self.shape.least_rows
+    }
+
+    pub(crate) fn set_least_rows(&mut self, rows: usize) {
+        self.shape.least_rows = rows;
     }
 
     pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), ids);
+        let x = self.model.embed_tokens.rows(ids);
         prompt::around(self.prompt_embeddings.as_ref(), x, segments, |x, segments| self.layers(x, segments, recompute))
     }
 
@@ -125,7 +142,7 @@ impl Llama {
 
     pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {
         let shape = &self.shape;
-        let x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), ids);
+        let x = self.model.embed_tokens.rows(ids);
         let mut x = prompt::before_first(self.prompt_embeddings.as_ref(), x, caches);
         for (layer, cache) in self.model.layers.iter().zip(caches) {
             x = layer.forward(x, shape, |qkv| danlu_ops::attention_cached(qkv, shape.heads, Some(&shape.rope), cache));
@@ -138,7 +155,7 @@ impl Llama {
     /// The last tokens' normalized output for each of many sequences, `[parts.last.len(), hidden]`.
     pub(crate) fn hidden_many(&self, parts: &Parts, sequences: &mut [&mut [PagedCache]]) -> Tensor<2> {
         let shape = &self.shape;
-        let mut x = danlu_ops::embedding(self.model.embed_tokens.weight.val(), &parts.ids);
+        let mut x = self.model.embed_tokens.rows(&parts.ids);
         for (index, layer) in self.model.layers.iter().enumerate() {
             let mut caches = layer_of(sequences, index);
             x = layer.forward(x, shape, |qkv| {
@@ -177,8 +194,14 @@ impl Llama {
         all
     }
 
-    pub(crate) fn embedding(&self) -> &Matrix {
+    pub(crate) fn embedding(&self) -> &Table {
         &self.model.embed_tokens
+    }
+
+    /// The embedding, and the output projection where it has one, with their names.
+    pub(crate) fn tables(&mut self) -> Vec<(&'static str, &mut Table)> {
+        let head = self.lm_head.as_mut().map(|head| ("lm_head", head));
+        [("model.embed_tokens", &mut self.model.embed_tokens)].into_iter().chain(head).collect()
     }
 }
 

@@ -56,7 +56,7 @@ impl RewardModel {
     /// # Errors
     /// When a text is empty, longer than [`RewardModel::context`], or has a token that the model has not.
     pub fn score(&self, texts: &[&[u32]]) -> Result<Vec<f32>> {
-        let (context, vocabulary) = (self.context(), self.backbone.embedding().weight.lazy_shape().dims::<2>()[0]);
+        let (context, vocabulary) = (self.context(), self.backbone.embedding().dims()[0]);
         for (i, text) in texts.iter().enumerate() {
             ensure!(!text.is_empty(), "text {i} is empty, and nothing can be said of it");
             ensure!(

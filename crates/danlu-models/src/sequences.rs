@@ -5,9 +5,9 @@ use danlu_ops::{Ids, PagedCache};
 
 use crate::Decoder;
 
-/// Rows under which products take another path, whose sums are in another order: fewer are filled up to so many, so that what a sequence
-/// gets does not depend on how many others are read with it.
-const LEAST_ROWS: usize = 8;
+/// Rows under which products of floats take another path, whose sums are in another order: fewer are filled up to so many, so that what a
+/// sequence gets does not depend on how many others are read with it. Products in blocks have one path for any number.
+pub(crate) const LEAST_ROWS: usize = 8;
 
 /// Keys and values of one of many sequences, for [`Decoder::step_many`]. A clone shares what has been read, so that one prompt that is
 /// continued many times is kept once.
@@ -48,18 +48,19 @@ impl Sequence {
     }
 }
 
-/// New tokens of many sequences, one after the other, filled up to [`LEAST_ROWS`].
+/// New tokens of many sequences, one after the other, filled up to the least number of rows.
 pub(crate) struct Parts {
     pub ids: Ids,
     pub counts: Vec<usize>,
+    least: usize,
 }
 
 impl Parts {
-    pub fn new(parts: &[&[u32]]) -> Self {
+    pub fn new(parts: &[&[u32]], least: usize) -> Self {
         assert!(parts.iter().all(|part| !part.is_empty()), "a step reads at least one token of each sequence");
         let mut ids = parts.concat();
-        ids.resize(ids.len().max(LEAST_ROWS), 0);
-        Self { ids: ids.into(), counts: parts.iter().map(|part| part.len()).collect() }
+        ids.resize(ids.len().max(least), 0);
+        Self { ids: ids.into(), counts: parts.iter().map(|part| part.len()).collect(), least }
     }
 
     /// Where each token stands in its sequence; call it before any layer has read them.
@@ -70,7 +71,7 @@ impl Parts {
         real.chain(std::iter::repeat_n(0, padding)).collect()
     }
 
-    /// Of all tokens' rows, those of each sequence's last token, and more up to [`LEAST_ROWS`].
+    /// Of all tokens' rows, those of each sequence's last token, and more up to the least number.
     pub fn last_rows(&self, x: Tensor<2>) -> Tensor<2> {
         if self.counts.iter().all(|&count| count == 1) {
             // They are all there is, besides the padding.
@@ -81,7 +82,7 @@ impl Parts {
             Some(*end as i32 - 1)
         });
         let mut ends: Vec<i32> = ends.collect();
-        ends.resize(ends.len().max(LEAST_ROWS), 0);
+        ends.resize(ends.len().max(self.least), 0);
         let (count, device) = (ends.len(), x.device());
         x.select(0, Tensor::<1, Int>::from_data(TensorData::new(ends, [count]), &device))
     }

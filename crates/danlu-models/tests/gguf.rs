@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use common::{configs, tokens};
 use danlu_models::gguf::{self, Entry, Gguf, Header, Value};
-use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig, RopeScaling, to_named};
+use danlu_models::{
+    AdapterSpec, Batch, Decoder, DecoderConfig, Gpt2Config, LlamaConfig, LoraSpec, RopeScaling, Sequence, folder, to_named,
+};
 use danlu_ops::quantized::Format;
 use proptest::prelude::*;
 
@@ -96,7 +98,9 @@ fn what_is_written_is_read_back() {
         for (key, id) in [("bos", config.bos_token_id()), ("eos", config.eos_token_id().first().copied())] {
             metadata.extend(id.map(|id| (format!("tokenizer.ggml.{key}_token_id"), Entry::U32(id))));
         }
-        for (format, bound) in [(Format::F32, 0.0), (Format::F16, 0.02), (Format::Bf16, 0.15), (Format::Q8_0, 0.05)] {
+        for (format, bound) in
+            [(Format::F32, 0.0), (Format::F16, 0.02), (Format::Bf16, 0.15), (Format::Q8_0, 0.05), (Format::Q6K, 0.05)]
+        {
             gguf::save(&decoder, &config, &metadata, format, &path).unwrap();
             let (read, found) = gguf::load(&path, &Device::flex()).unwrap();
             match (&config, &found) {
@@ -113,7 +117,122 @@ fn what_is_written_is_read_back() {
             let gap = logits(&read, &tokens).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(gap <= bound * largest, "{name} in {}: {gap} of {largest}", format.name());
         }
-        assert!(gguf::save(&decoder, &config, &metadata, Format::Q6K, &path).is_err());
+    }
+}
+
+/// Models of rows that are whole blocks, with weights like those of trained ones: large enough that every part shows in the logits, and too
+/// small for attention that sees one token alone.
+fn wide() -> Vec<(&'static str, DecoderConfig)> {
+    let llama = LlamaConfig {
+        intermediate_size: 96,
+        num_key_value_heads: 2,
+        initializer_range: 0.1,
+        ..LlamaConfig::new(61, 64, 2, 16, 64)
+    };
+    let gpt2 = Gpt2Config { n_head: 4, n_inner: 96, initializer_range: 0.1, ..Gpt2Config::new(61, 64, 2, 64) };
+    vec![
+        ("llama", DecoderConfig::Llama(llama.clone())),
+        ("llama, tied", DecoderConfig::Llama(LlamaConfig { tie_word_embeddings: true, ..llama.clone() })),
+        ("qwen3", DecoderConfig::Qwen3(llama)),
+        ("gpt2", DecoderConfig::Gpt2(gpt2)),
+    ]
+}
+
+fn saved(decoder: &Decoder, config: &DecoderConfig, format: Format, dir: &Path) -> PathBuf {
+    let path = dir.join(folder::GGUF);
+    gguf::save(decoder, config, &[], format, &path).unwrap();
+    path
+}
+
+/// Inputs in eight bits have an error of about half a hundredth of their length in each of some ten products on the way to the logits.
+#[test]
+fn a_model_runs_from_its_blocks_as_from_the_floats_they_stand_for() {
+    for (name, config) in wide() {
+        let decoder = Decoder::new(&config, 3, &Device::flex()).unwrap();
+        let tokens = tokens(20, config.vocab_size());
+        for format in [Format::Q8_0, Format::Q4_0, Format::Q4_1] {
+            let dir = tempfile::tempdir().unwrap();
+            let file = Gguf::open(&saved(&decoder, &config, format, dir.path())).unwrap();
+            let (floats, _) = gguf::decoder(&file, &Device::flex()).unwrap();
+            let (blocks, _) = gguf::decoder_in_blocks(&file).unwrap();
+            assert!(file.has_blocks() && blocks.is_in_blocks() && !floats.is_in_blocks());
+            assert_eq!(blocks.vocabulary(), config.vocab_size());
+            let (expected, found) = (logits(&floats, &tokens), logits(&blocks, &tokens));
+            let square = |x: f32| f64::from(x).powi(2);
+            let gap: f64 = found.iter().zip(&expected).map(|(a, b)| square(a - b)).sum();
+            let size: f64 = expected.iter().map(|x| square(*x)).sum();
+            let gap = (gap / size).sqrt();
+            assert!(gap > 0.0 && gap < 0.05, "{name} in {}: {gap}", format.name());
+        }
+    }
+}
+
+/// Whatever is read with it, to the bit, however many there are.
+#[test]
+fn a_sequence_from_blocks_gets_the_same_alone_and_in_company() {
+    for (name, config) in wide() {
+        let dir = tempfile::tempdir().unwrap();
+        let decoder = Decoder::new(&config, 3, &Device::flex()).unwrap();
+        let file = Gguf::open(&saved(&decoder, &config, Format::Q4_1, dir.path())).unwrap();
+        let (blocks, _) = gguf::decoder_in_blocks(&file).unwrap();
+        let tokens = tokens(20, config.vocab_size());
+        let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let mut alone = Sequence::new(&blocks, 32);
+        let mut many = [(); 3].map(|()| Sequence::new(&blocks, 32));
+        for [before, part, after] in [[&tokens[..5], &tokens[5..14], &tokens[..1]], [&tokens[1..2], &tokens[2..3], &tokens[3..4]]]
+        {
+            let one = blocks.step_many(&[part], &mut [&mut alone]);
+            let all = blocks.step_many(&[before, part, after], &mut many.each_mut());
+            assert_eq!(bits(&all[one.len()..2 * one.len()]), bits(&one), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_may_hold_a_gguf_file_beside_its_weights_or_in_their_place() {
+    let device = Device::flex();
+    for (name, config) in wide() {
+        let dir = tempfile::tempdir().unwrap();
+        let decoder = Decoder::new(&config, 3, &device).unwrap();
+        folder::save(&decoder, &config, dir.path()).unwrap();
+        let path = saved(&decoder, &config, Format::Q8_0, dir.path());
+        // Both: floats to train, blocks to run.
+        assert_eq!(values(&folder::load(dir.path(), &device).unwrap().0), values(&decoder), "{name}");
+        let (running, found) = folder::load_to_run(dir.path(), &device).unwrap();
+        assert!(running.is_in_blocks() && found == folder::load_config(dir.path()).unwrap(), "{name}");
+        let hash = folder::weights_hash(dir.path()).unwrap();
+
+        fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        let expected = values(&gguf::load(&path, &device).unwrap().0);
+        assert_eq!(values(&folder::load(dir.path(), &device).unwrap().0), expected, "{name}");
+        assert!(folder::load_to_run(dir.path(), &device).unwrap().0.is_in_blocks());
+        assert!(folder::load_nf4(dir.path(), &device).unwrap().0.is_quantized());
+        assert_ne!(folder::weights_hash(dir.path()).unwrap(), hash, "other weights");
+
+        // What runs is not trained or written.
+        let lora = AdapterSpec::Lora(LoraSpec::default());
+        let refused = [
+            running.with_adapter(&lora, 0).map(drop).unwrap_err(),
+            folder::save(&running, &config, dir.path()).unwrap_err(),
+            gguf::save(&running, &config, &[], Format::Q8_0, &path).unwrap_err(),
+        ];
+        for error in refused {
+            let message = error.to_string();
+            assert!(message.contains("floats") || message.contains("whole weights"), "{message}");
+        }
+
+        let whole = fs::read(&path).unwrap();
+        let check = |expected: &str| {
+            for error in [folder::load(dir.path(), &device), folder::load_to_run(dir.path(), &device)] {
+                let message = format!("{:#}", error.unwrap_err());
+                assert!(message.contains("model.gguf") && message.contains(expected), "{message}");
+            }
+        };
+        fs::write(&path, &whole[..whole.len() - 100]).unwrap();
+        check("cut off or damaged");
+        let (_, other) = configs().remove(0);
+        saved(&Decoder::new(&other, 3, &device).unwrap(), &other, Format::F16, dir.path());
+        check("another model");
     }
 }
 

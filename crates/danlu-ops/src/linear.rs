@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
+use danlu_quant::Weights;
 
-use crate::Nf4;
 use crate::before::{Before, Remake};
+use crate::blocks::{self, block_values};
 use crate::bridge::{on_cpu, run};
+use crate::nf4::Nf4;
 use crate::project::{Output, Project};
 
 /// One projection of an input `[tokens, in]` to `[tokens, out]`: `x Wᵀ + b`, to which an adapter may add.
@@ -23,6 +25,8 @@ pub enum Weight {
     Float(Tensor<2>),
     /// Held in four bits and never trained: dequantized for each product.
     Nf4(Arc<Nf4>),
+    /// As GGUF has it, to be run and never trained: multiplied in integers.
+    Blocks(Arc<Weights>),
 }
 
 /// What LoRA adds to a projection: `scale (x Aᵀ) Bᵀ` (Hu et al. 2021, <https://arxiv.org/abs/2106.09685>).
@@ -44,6 +48,7 @@ impl Weight {
         match self {
             Weight::Float(weight) => weight.dims(),
             Weight::Nf4(blocks) => blocks.shape(),
+            Weight::Blocks(weights) => weights.shape(),
         }
     }
 }
@@ -60,6 +65,7 @@ impl Projection {
         let weight = match &self.weight {
             Weight::Float(weight) => weight.clone(),
             Weight::Nf4(blocks) => blocks.to_tensor(&device),
+            Weight::Blocks(weights) => block_values(weights, &device),
         };
         let Some(adapter) = &self.adapter else { return weight };
         let merged = weight + adapter.b.clone().matmul(adapter.a.clone()) * adapter.scale;
@@ -91,7 +97,7 @@ impl Projection {
     fn on_cpu(&self) -> bool {
         let weight = match &self.weight {
             Weight::Float(weight) => on_cpu(weight),
-            Weight::Nf4(_) => true,
+            Weight::Nf4(_) | Weight::Blocks(_) => true,
         };
         let adapter = self.adapter.as_ref();
         weight
@@ -125,7 +131,7 @@ pub fn project(x: Tensor<2>, weights: &[Tensor<2>], biases: Option<&[Tensor<1>]>
     projections(x, &parts)
 }
 
-/// [`project`] for projections that may have adapters or weights in four bits.
+/// [`project`] for projections that may have adapters, or weights in four bits or in blocks.
 ///
 /// A weight that is not trained costs no product in the backward pass, and an input is kept for it only where a weight or an
 /// adapter is trained. Over many tokens the CPU form adds `scale B A` to a copy of the weights first, which costs less than two
@@ -144,6 +150,9 @@ fn projected(x: Tensor<2>, remake: Option<Remake>, parts: &[Projection]) -> Tens
     let [_, inputs] = x.dims();
     assert!(!parts.is_empty(), "a projection needs at least one weight");
     parts.iter().for_each(|part| part.check(inputs));
+    if parts.iter().any(|part| matches!(part.weight, Weight::Blocks(_))) {
+        return blocks::projected(x, parts);
+    }
     if !on_cpu(&x) || !parts.iter().all(Projection::on_cpu) {
         return plain(x, parts);
     }
@@ -181,6 +190,7 @@ pub(crate) fn plain(x: Tensor<2>, parts: &[Projection]) -> Tensor<2> {
         let weight = match &part.weight {
             Weight::Float(weight) => weight.clone(),
             Weight::Nf4(blocks) => blocks.to_tensor(&x.device().inner()),
+            Weight::Blocks(weights) => block_values(weights, &x.device().inner()),
         };
         let mut y = x.clone().matmul(weight.cast(narrow).transpose());
         if let Some(LowRank { a, b, scale, magnitude }) = &part.adapter {

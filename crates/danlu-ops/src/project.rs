@@ -63,6 +63,7 @@ impl Output {
         let weight = match &part.weight {
             Weight::Float(weight) => Held::At(place(weight.clone().into_dispatch())),
             Weight::Nf4(blocks) => Held::Nf4(blocks.clone()),
+            Weight::Blocks(_) => unreachable!("projections in blocks are no operation with a gradient"),
         };
         let bias = part.bias.clone().map(|bias| place(bias.into_dispatch()));
         let adapter = part.adapter.as_ref().map(|adapter| Adapter {

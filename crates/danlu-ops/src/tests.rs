@@ -91,7 +91,7 @@ fn evaluate(
 }
 
 #[track_caller]
-fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}");
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let size = norm(&mut want.iter().map(|&x| f64::from(x)));

@@ -75,7 +75,7 @@ impl Activations {
             match isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: each of these sets has AVX2.
-                Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni => unsafe { blocks_avx2(x, bytes, scales) },
+                Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Avx512Vnni => unsafe { blocks_avx2(x, bytes, scales) },
                 _ => blocks(x, bytes, scales),
             }
         });

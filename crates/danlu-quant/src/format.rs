@@ -19,6 +19,8 @@ pub enum Format {
 }
 
 impl Format {
+    pub const ALL: [Self; 8] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q4K, Self::Q6K];
+
     /// Values in a block.
     pub const fn block(self) -> usize {
         match self {
@@ -44,6 +46,11 @@ impl Format {
     /// Bytes of a row of `columns` values; none when blocks do not divide it.
     pub fn row_bytes(self, columns: usize) -> Option<usize> {
         columns.is_multiple_of(self.block()).then(|| (columns / self.block()).checked_mul(self.block_bytes()))?
+    }
+
+    /// Whether there are products in integers with it ([`crate::Weights`]).
+    pub const fn has_products(self) -> bool {
+        crate::layout::block_bytes(self).is_some()
     }
 
     /// The name ggml gives it.

@@ -1,8 +1,8 @@
-//! Which instruction set the products use: the best the processor has, or a plainer one that `DANLU_KERNEL` asks for.
+//! Which instruction set all kernels use, here and above: the best the processor has, or a plainer one that `DANLU_KERNEL` asks for.
 
 use std::sync::OnceLock;
 
-/// An instruction set that the products are written for. All give the same bits.
+/// An instruction set that kernels are written for. Products in integers give the same bits with each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
     Portable,
@@ -17,7 +17,10 @@ pub enum Isa {
     /// AVX2 with products of four bytes: AVX-VNNI.
     #[cfg(target_arch = "x86_64")]
     AvxVnni,
-    /// The same in AVX-512's encoding, of vectors of 256 bits.
+    /// AVX-512 F, which kernels of floats use; products in integers are those of AVX2.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    /// AVX-512 F, and products of four bytes in its encoding, of vectors of 256 bits.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
 }
@@ -32,8 +35,11 @@ impl Isa {
             if is_x86_feature_detected!("avxvnni") {
                 sets.push(Isa::AvxVnni);
             }
-            if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") {
-                sets.push(Isa::Avx512Vnni);
+            if is_x86_feature_detected!("avx512f") {
+                sets.push(Isa::Avx512);
+                if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vl") {
+                    sets.push(Isa::Avx512Vnni);
+                }
             }
         }
         #[cfg(target_arch = "aarch64")]
@@ -46,7 +52,7 @@ impl Isa {
         sets
     }
 
-    /// A name for people.
+    /// The name that `DANLU_KERNEL` takes.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -59,18 +65,25 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => "avx-vnni",
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => "avx512-vnni",
         }
     }
 
-    /// The set in use, chosen once: the best, unless `DANLU_KERNEL` names a plainer one of these. Other values of the variable are for
-    /// the kernels of floats, which report what they do not know.
+    /// The set in use, chosen once. `DANLU_KERNEL` may name a plainer one; a name that this processor does not have is reported on standard
+    /// error and the best one is used.
     pub fn current() -> Isa {
         static CURRENT: OnceLock<Isa> = OnceLock::new();
         *CURRENT.get_or_init(|| {
             let sets = Isa::available();
-            let asked = std::env::var("DANLU_KERNEL").unwrap_or_default();
-            sets.iter().copied().find(|isa| isa.name() == asked).unwrap_or(sets[sets.len() - 1])
+            let best = sets[sets.len() - 1];
+            let Ok(asked) = std::env::var("DANLU_KERNEL") else { return best };
+            sets.iter().copied().find(|isa| isa.name() == asked).unwrap_or_else(|| {
+                let names: Vec<_> = sets.iter().map(|isa| isa.name()).collect();
+                eprintln!("DANLU_KERNEL={asked} is not one of {}; using {}", names.join(", "), best.name());
+                best
+            })
         })
     }
 }

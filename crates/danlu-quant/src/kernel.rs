@@ -41,7 +41,7 @@ impl Piece<'_> {
             match isa {
                 Isa::Portable => portable(self),
                 #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => avx2(self),
+                Isa::Avx2 | Isa::Avx512 => avx2(self),
                 #[cfg(target_arch = "x86_64")]
                 Isa::AvxVnni => avx_vnni(self),
                 #[cfg(target_arch = "x86_64")]
@@ -164,6 +164,22 @@ unsafe fn nibbles<S: Simd>(from: *const u8) -> [S::Bytes; 8] {
     }
 }
 
+/// Adds each row's integer sums, times the scales of the weights and of the input.
+#[inline(always)]
+unsafe fn add_scaled<S: Simd, const R: usize>(
+    sums: &mut [S::Floats; R],
+    dots: [S::Ints; R],
+    scale: S::Floats,
+    scales: &[*const Scale; R],
+) {
+    // SAFETY: the caller's: the scales can be read, and the processor has the instruction set.
+    unsafe {
+        for r in 0..R {
+            sums[r] = S::fma(S::floats(dots[r]), S::mul(scale, S::splat((*scales[r]).scale)), sums[r]);
+        }
+    }
+}
+
 impl Kind for Q4_0 {
     const BYTES: usize = HALVES + 16 * ROWS;
     const PARTS: usize = 1;
@@ -178,12 +194,11 @@ impl Kind for Q4_0 {
         // SAFETY: the caller's.
         unsafe {
             let scale = S::halves(block);
-            let dots = S::dots4(&nibbles::<S>(block.add(HALVES)), x);
+            let mut dots = S::dots4(&nibbles::<S>(block.add(HALVES)), x);
             for r in 0..R {
-                let of_x = &*scales[r];
-                let dot = S::floats(S::minus(dots[r], 8 * of_x.sum));
-                sums[r] = S::fma(dot, S::mul(scale, S::splat(of_x.scale)), sums[r]);
+                dots[r] = S::minus(dots[r], 8 * (*scales[r]).sum);
             }
+            add_scaled::<S, R>(sums, dots, scale, scales);
         }
     }
 }
@@ -204,10 +219,9 @@ impl Kind for Q4_1 {
             let (scale, least) = (S::halves(block), S::halves(block.add(HALVES)));
             let dots = S::dots4(&nibbles::<S>(block.add(2 * HALVES)), x);
             for r in 0..R {
-                let of_x = &*scales[r];
-                let sum = S::fma(least, S::splat(of_x.scaled_sum), sums[r]);
-                sums[r] = S::fma(S::floats(dots[r]), S::mul(scale, S::splat(of_x.scale)), sum);
+                sums[r] = S::fma(least, S::splat((*scales[r]).scaled_sum), sums[r]);
             }
+            add_scaled::<S, R>(sums, dots, scale, scales);
         }
     }
 }
@@ -231,9 +245,7 @@ impl Kind for Q8_0 {
                 of_bytes[r] = (*scales[r]).sum;
             }
             let dots = S::dots8(block.add(HALVES).cast(), x, &of_bytes);
-            for r in 0..R {
-                sums[r] = S::fma(S::floats(dots[r]), S::mul(scale, S::splat((*scales[r]).scale)), sums[r]);
-            }
+            add_scaled::<S, R>(sums, dots, scale, scales);
         }
     }
 }

@@ -168,7 +168,7 @@ pub(crate) fn six_bits(packed: &[u8], part: usize) -> (u8, u8) {
     }
 }
 
-fn put_six_bits(packed: &mut [u8], part: usize, a: u8, b: u8) {
+pub(crate) fn put_six_bits(packed: &mut [u8], part: usize, a: u8, b: u8) {
     if part < 4 {
         packed[part] |= a;
         packed[part + 4] |= b;

@@ -21,6 +21,7 @@ mod layout;
 mod memory;
 mod products;
 mod quantize;
+mod quantize_k;
 mod simd;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,13 @@
 use half::{bf16, f16};
 
 use crate::Format;
+use crate::quantize_k::{q4_k, q6_k};
+use crate::threads::for_each_chunk;
 
-/// Appends `values` in `format` to `out`; none when the format is only read (the K formats), or its blocks do not divide the number of
-/// values.
+/// Blocks of 256 in one piece of parallel work: each takes some tens of microseconds.
+const PIECE: usize = 64;
+
+/// Appends `values` in `format` to `out`; none when its blocks do not divide the number of values.
 #[must_use]
 pub fn quantize(format: Format, values: &[f32], out: &mut Vec<u8>) -> Option<()> {
     out.reserve(format.row_bytes(values.len())?);
@@ -16,9 +20,20 @@ pub fn quantize(format: Format, values: &[f32], out: &mut Vec<u8>) -> Option<()>
         Format::Q4_0 => blocks(values).for_each(|block| q4_0(block, out)),
         Format::Q4_1 => blocks(values).for_each(|block| q4_1(block, out)),
         Format::Q8_0 => blocks(values).for_each(|block| q8_0(block, out)),
-        Format::Q4K | Format::Q6K => return None,
+        Format::Q4K => searched(values, out, q4_k),
+        Format::Q6K => searched(values, out, q6_k),
     }
     Some(())
+}
+
+/// Blocks whose scales are searched for, on all threads.
+fn searched<const BYTES: usize>(values: &[f32], out: &mut Vec<u8>, block: fn(&[f32; 256], &mut [u8; BYTES])) {
+    let start = out.len();
+    let values = values.as_chunks::<256>().0;
+    out.resize(start + values.len() * BYTES, 0);
+    for_each_chunk(&mut out[start..], PIECE * BYTES, |piece, out| {
+        out.as_chunks_mut().0.iter_mut().zip(&values[piece * PIECE..]).for_each(|(out, values)| block(values, out));
+    });
 }
 
 fn blocks(values: &[f32]) -> impl Iterator<Item = &[f32; 32]> {

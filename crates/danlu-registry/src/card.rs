@@ -59,8 +59,10 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     } else {
         "from transformers import AutoModelForCausalLM, AutoTokenizer"
     };
+    let floats = ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists());
+    let file = if !adapter && !floats { ", gguf_file=\"model.gguf\"" } else { "" };
     card.push_str(&format!(
-        "## Use\n\n```console\n$ danlu generate {} --prompt \"The city\"\n```\n\n```python\n{imports}\n\nmodel = {model}.from_pretrained(\".\")\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n",
+        "## Use\n\n```console\n$ danlu generate {} --prompt \"The city\"\n```\n\n```python\n{imports}\n\nmodel = {model}.from_pretrained(\".\"{file})\ntokenizer = AutoTokenizer.from_pretrained(\".\")\n```\n",
         record.id()
     ));
     card

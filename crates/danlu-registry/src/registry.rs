@@ -196,8 +196,8 @@ fn model_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     if !files.contains_key("config.json") && !files.contains_key("adapter_config.json") {
         bail!("{} has no config.json and no adapter_config.json, so it is not a model's folder", folder.display());
     }
-    if !files.keys().any(|name| name.ends_with(".safetensors")) {
-        bail!("{} has no .safetensors file; weights in other forms are not read", folder.display());
+    if !files.keys().any(|name| name.ends_with(".safetensors") || name.ends_with(".gguf")) {
+        bail!("{} has no .safetensors file and no .gguf file; weights in other forms are not read", folder.display());
     }
     Ok(files)
 }

@@ -36,7 +36,7 @@ impl Model {
                 (backbone, Reader::framed(tokenizer)?, None)
             }
             BackboneConfig::Decoder(_) => {
-                let (decoder, config) = folder::load(folder, &device)?;
+                let (decoder, config) = folder::load_to_run(folder, &device)?;
                 // A clone shares the weights.
                 let backbone = Backbone::Decoder(decoder.clone());
                 let writer = Writer::new(id, decoder, &config, tokenizer, Template::of_folder(folder)?, options)?;

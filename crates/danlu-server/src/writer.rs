@@ -76,7 +76,7 @@ impl Writer {
     /// When its tokenizer does not tell which bytes its tokens are.
     pub fn grammars(&self) -> Result<&Grammars, &str> {
         let make = || {
-            let vocabulary = self.generator.decoder().head_weight().dims()[0];
+            let vocabulary = self.generator.decoder().vocabulary();
             let tokenizer = self.generator.tokenizer();
             Grammars::new(tokenizer, self.generator.ends(), vocabulary).map_err(|error| format!("{error:#}"))
         };

@@ -45,6 +45,52 @@ fn tokenizer() -> Vec<(String, Entry)> {
     entries.map(|(key, entry)| (key.to_string(), entry)).to_vec()
 }
 
+/// Rows of 256, which blocks of every format divide; large weights, so that a wrong one would be seen in the logits.
+#[test]
+fn a_model_is_quantized_measured_and_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let path = dir.path().join("tiny.gguf");
+    let file = path.display().to_string();
+    let shape = LlamaConfig { intermediate_size: 256, initializer_range: 0.05, ..LlamaConfig::new(257, 256, 1, 64, 128) };
+    let config = DecoderConfig::Llama(shape);
+    let decoder = Decoder::new(&config, 5, &Device::flex()).unwrap();
+    gguf::save(&decoder, &config, &tokenizer(), Format::F32, &path).unwrap();
+    expect(&home, 0, &["models", "import", &file], &["tiny@1 is registered"]);
+    assert!(!home.join("models/tiny@1/model.gguf").exists(), "floats are kept once");
+    let text = dir.path().join("text.txt");
+    fs::write(&text, "The fire is lit in the evening.\n\nBy morning the furnace is warm, and the work can begin.\n".repeat(20))
+        .unwrap();
+    let text = text.display().to_string();
+
+    // Without a text, and from floats whose tokenizer is a file.
+    expect(
+        &home,
+        0,
+        &["models", "quantize", "tiny", "--to", "q8_0"],
+        &["Q8_0 100 %", "measured    on nothing", "tiny-q8_0@1 is registered"],
+    );
+    for to in ["q4_k", "q6_k", "q4_0", "q4_1"] {
+        let quantize = ["models", "quantize", "tiny", "--to", to, "--data", &text, "--bytes", "300"];
+        expect(&home, 0, &quantize, &[&format!("{} 100 %", to.to_uppercase()), "bits per byte before", "300 bytes"]);
+        let name = format!("tiny-{to}");
+        let kept = home.join(format!("models/{name}@1"));
+        assert!(kept.join("model.gguf").exists() && !kept.join("model.safetensors").exists());
+        let size = |path: &Path| fs::metadata(path).unwrap().len();
+        assert!(size(&kept.join("model.gguf")) < size(&home.join("models/tiny@1/model.safetensors")) / 4);
+        expect(&home, 0, &["models", "show", &name], &["parent      tiny@1", "measured    bits per byte", "gguf"]);
+        expect(&home, 0, &["generate", &name, "--prompt", "fire", "--max-tokens", "4", "--json"], &["prompt_tokens"]);
+    }
+    // The file says what its source said, so that it is a model wherever GGUF is read; and what is in blocks can be put in others.
+    let made = home.join("models/tiny-q4_k@1/model.gguf").display().to_string();
+    expect(&home, 0, &["models", "import", &made, "--name", "again"], &["again@1 is registered"]);
+    let template = |model: &str| fs::read_to_string(home.join(format!("models/{model}@1/chat_template.jinja"))).unwrap();
+    assert_eq!(template("again"), template("tiny"));
+    expect(&home, 0, &["models", "quantize", "again", "--to", "q4_0"], &["Q4_0 100 %"]);
+    expect(&home, 2, &["models", "quantize", "tiny", "--to", "q5_k"], &["q8_0, q4_0, q4_1, q4_k, q6_k"]);
+    expect(&home, 3, &["models", "quantize", "nobody", "--to", "q8_0"], &["there is no model nobody"]);
+}
+
 #[test]
 fn a_gguf_file_becomes_a_model() {
     let dir = tempfile::tempdir().unwrap();
@@ -59,6 +105,7 @@ fn a_gguf_file_becomes_a_model() {
     let show = ["imported", "tiny.gguf (licence: apache-2.0)", "weights were Q8_0", "level       L0", "chat_template.jinja"];
     expect(&home, 0, &["models", "show", "tiny"], &show);
     expect(&home, 0, &["models", "verify", "tiny"], &["all as registered"]);
+    assert_eq!(fs::read(home.join("models/tiny@1/model.gguf")).unwrap(), fs::read(&path).unwrap(), "it runs from its blocks");
     expect(&home, 0, &["generate", "tiny", "--prompt", "fire", "--max-tokens", "4", "--json"], &["prompt_tokens"]);
     assert!(fs::read_dir(home.join("cache/imports")).unwrap().next().is_none(), "nothing is left over");
     expect(&home, 0, &["models", "list", "--remote"], &["smollm2", "Apache-2.0"]);

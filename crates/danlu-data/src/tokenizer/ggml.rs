@@ -1,4 +1,6 @@
-//! Tokenizers out of GGUF files: tokens, merges and the name of a way to split text, put together as a `tokenizer.json`.
+//! Tokenizers out of GGUF files, and for them: tokens, merges and the name of a way to split text, put together as a `tokenizer.json`.
+
+mod folder;
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
 use super::Tokenizer;
+use super::split::SPLIT;
 
 /// How GPT-2 splits text, which `ByteLevel` does with `use_regex`: nothing else is needed before it.
 const GPT2: &[&str] = &["gpt2", "gpt-2", "mpt", "olmo", "phi-2", "jina-es", "jina-de", "gigachat", "trillion", "modern-bert"];
@@ -16,6 +19,9 @@ const DIGITS: &[&str] = &["smollm", "starcoder", "refact", "command-r", "codeshe
 const LLAMA3: &[&str] = &["llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "falcon3", "pixtral"];
 /// As GPT-4; each digit apart.
 const QWEN2: &[&str] = &["qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan"];
+
+/// As the tokenizers that are trained here. llama.cpp has no name for it and refuses the file, which is better than other tokens.
+const OWN: &str = "danlu";
 
 /// Words of letters and of digits, with `{}` for how many digits stay together.
 const GPT4: &str =
@@ -75,6 +81,11 @@ impl Vocabulary {
         }
     }
 
+    /// Whether llama.cpp has a name for how it splits text.
+    pub fn has_name(&self) -> bool {
+        self.pre != OWN
+    }
+
     /// A whole `tokenizer.json`.
     fn file(&self) -> Result<Value> {
         ensure!(
@@ -90,8 +101,8 @@ impl Vocabulary {
         );
         let byte_level =
             |use_regex| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
-        let gpt4 = |digits: &str| {
-            let split = json!({ "type": "Split", "pattern": { "Regex": GPT4.replace("{}", digits) }, "behavior": "Isolated", "invert": false });
+        let by = |expression: &str| {
+            let split = json!({ "type": "Split", "pattern": { "Regex": expression }, "behavior": "Isolated", "invert": false });
             json!({ "type": "Sequence", "pretokenizers": [split, byte_level(false)] })
         };
         let pre = self.pre.as_str();
@@ -100,9 +111,11 @@ impl Vocabulary {
         } else if DIGITS.contains(&pre) {
             json!({ "type": "Sequence", "pretokenizers": [{ "type": "Digits", "individual_digits": true }, byte_level(true)] })
         } else if LLAMA3.contains(&pre) {
-            gpt4("{1,3}")
+            by(&GPT4.replace("{}", "{1,3}"))
         } else if QWEN2.contains(&pre) {
-            gpt4("")
+            by(&GPT4.replace("{}", ""))
+        } else if pre == OWN {
+            by(SPLIT)
         } else {
             bail!(
                 "the tokenizer splits text as \"{pre}\" (tokenizer.ggml.pre), which is not known here; known are {}",
@@ -178,6 +191,7 @@ impl Vocabulary {
 }
 
 const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
 
@@ -187,7 +201,7 @@ mod tests {
     use crate::tokenizer::tests::texts;
 
     /// The bytes' letters, a few words and two special tokens.
-    fn small(pre: &str) -> Vocabulary {
+    pub(super) fn small(pre: &str) -> Vocabulary {
         let mut tokens: Vec<String> = super::super::train::byte_alphabet();
         let merges = ["h e", "l l", "he ll", "hell o", "Ġ hello", "1 2", "12 3"];
         tokens.extend(merges.map(|merge| merge.replace(' ', "")));

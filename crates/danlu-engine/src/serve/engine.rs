@@ -98,7 +98,7 @@ impl Engine {
                 move || work(scheduler, &arriving, &stats)
             })
             .context("the system gives no thread for the model")?;
-        let (context, vocabulary) = (generator.decoder().context(), generator.decoder().head_weight().dims()[0]);
+        let (context, vocabulary) = (generator.decoder().context(), generator.decoder().vocabulary());
         Ok(Self { requests: Some(requests), thread: Some(thread), stats, options, context, vocabulary })
     }
 

@@ -13,4 +13,5 @@ mod writing;
 pub use engine::{Engine, Refused, Stats};
 pub use log_probs::LogProbs;
 pub use request::{Event, Request, Sink};
+pub(crate) use scheduler::tail;
 pub use scheduler::{Options, Scheduler};

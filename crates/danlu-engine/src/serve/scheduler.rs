@@ -71,7 +71,7 @@ impl Reading {
 }
 
 /// Where the last part of a prompt of `len` tokens may begin at the latest.
-fn tail(len: usize) -> usize {
+pub(crate) fn tail(len: usize) -> usize {
     len.saturating_sub(TAIL) / PAGE * PAGE
 }
 

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use burn::module::{Module, Param};
 
 use super::numbers;
+use crate::layers::Quantized;
 use crate::{Batch, Decoder};
 
 /// A decoder that needs no adapter any more.
@@ -34,8 +35,8 @@ impl Decoder {
                 continue;
             }
             linear.weight = Some(Param::from_tensor(linear.projection().merged()));
-            if let Some(quantized) = linear.quantized.take() {
-                let [lost, whole] = quantized.blocks.squared_error();
+            if let Some(Quantized::Nf4 { blocks, .. }) = linear.quantized.take() {
+                let [lost, whole] = blocks.squared_error();
                 error = [error[0] + lost, error[1] + whole];
             }
         }

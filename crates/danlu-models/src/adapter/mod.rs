@@ -76,8 +76,9 @@ impl Decoder {
     /// When there is an adapter already, a target is no projection of this model, or a number is out of bounds.
     pub fn with_adapter(&self, spec: &AdapterSpec, seed: u64) -> Result<Self> {
         ensure!(!self.is_adapted(), "the model has an adapter already: take its base, or merge it first");
+        ensure!(!self.is_in_blocks(), "a model in blocks runs and is not trained: load its weights as floats");
         let mut decoder = names::freeze(self.clone(), |_| true);
-        let device = self.embedding().weight.lazy_device();
+        let device = self.embedding().device();
         match spec {
             AdapterSpec::Lora(spec) => attach(&mut decoder, spec, seed, &device)?,
             AdapterSpec::Prompt { tokens } => {
@@ -87,7 +88,7 @@ impl Decoder {
                     "{tokens} learned tokens leave no room in the model's context of {}",
                     self.context()
                 );
-                let table = self.embedding().weight.val();
+                let table = self.embedding().values();
                 let [vocabulary, hidden] = table.dims();
                 let mut rows = vec![];
                 for row in init::indices(seed, "prompt_embeddings", vocabulary, *tokens) {
@@ -117,9 +118,9 @@ impl Decoder {
         handle.prompt().is_some() || handle.linears().iter().any(|(_, linear)| linear.lora_A.is_some())
     }
 
-    /// Whether the projections are held in four bits.
+    /// Whether weights are held in fewer bits: NF4, or the blocks of a GGUF file.
     pub fn is_quantized(&self) -> bool {
-        self.clone().linears().iter().any(|(_, linear)| linear.quantized.is_some())
+        self.is_in_blocks() || self.clone().linears().iter().any(|(_, linear)| linear.quantized.is_some())
     }
 
     /// The projections of the layers in 4-bit blocks (NF4), frozen, as the base of QLoRA
@@ -132,20 +133,23 @@ impl Decoder {
         for (_, linear) in self.linears() {
             let Some(weight) = linear.weight.take() else { continue };
             let (shape, values) = (weight.lazy_shape().dims(), numbers(weight.val())?);
-            linear.quantized = Some(Quantized::new(&values, shape));
+            linear.quantized = Some(Quantized::nf4(&values, shape));
         }
         Ok(names::freeze(self, |_| true))
     }
 
-    /// BLAKE3 of the base's names and values, for telling bases apart; that of a quantized base is of the values it was made from.
+    /// BLAKE3 of the base's names and values, for telling bases apart; that of a base in NF4 is of the values it was made from.
     ///
     /// # Errors
-    /// When values cannot be read from the device.
+    /// When values cannot be read from the device, or are in the blocks of a GGUF file.
     pub fn weights_hash(&self) -> Result<String> {
+        ensure!(!self.is_in_blocks(), "a model in blocks is known by its file; its values have no hash");
         let mut base = self.base();
         let mut all: Vec<(String, String)> = vec![];
         for (name, linear) in base.linears() {
-            all.extend(linear.quantized.iter().map(|quantized| (format!("{name}.weight"), quantized.hash.clone())));
+            if let Some(Quantized::Nf4 { hash, .. }) = &linear.quantized {
+                all.push((format!("{name}.weight"), hash.clone()));
+            }
         }
         names::for_each(&base, |name, values| {
             let shape = values.shape().to_vec();

@@ -1,5 +1,5 @@
 //! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
-//! `generation_config.json`.
+//! `generation_config.json`. A `model.gguf` beside them, or in place of the weights, holds these in blocks: they run from there.
 
 mod heads;
 mod pictures;
@@ -7,12 +7,13 @@ pub(crate) mod read;
 mod reward;
 mod write;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
 use serde_json::json;
 
+use crate::gguf::{self, Gguf};
 use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
@@ -23,6 +24,8 @@ pub use write::{Precision, SaveOptions};
 
 /// A `config.json` is small; what is larger is something else.
 const CONFIG_LIMIT: u64 = 16 << 20;
+/// The weights in blocks, with what llama.cpp needs besides.
+pub const GGUF: &str = "model.gguf";
 
 /// Writes the decoder to `dir` in 32-bit floats, in one file up to 5 GB. Other files in `dir` stay.
 ///
@@ -53,8 +56,8 @@ pub fn save_with(decoder: &Decoder, config: &DecoderConfig, dir: &Path, options:
     write_json(&dir.join("generation_config.json"), &generation)
 }
 
-/// Reads the decoder in `dir`, whoever wrote it. Weights in bf16, f16 and f64 become f32. A folder of PEFT's is read as the adapter on its
-/// base ([`adapter::base_of`]).
+/// Reads the decoder in `dir`, whoever wrote it. Weights in bf16, f16, f64 and blocks become f32. A folder of PEFT's is read as the adapter
+/// on its base ([`adapter::base_of`]).
 ///
 /// # Errors
 /// Names the file, and the key or tensor, that is missing, damaged, of the wrong shape, or of a kind that is not supported. Nothing is
@@ -64,9 +67,44 @@ pub fn load(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
     if let Some(base) = adapter::base_of(dir)? {
         return Ok((adapter::load_on_base(dir, &base, device)?, config));
     }
+    if let Some(path) = only_gguf(dir) {
+        let (decoder, found) = gguf::load(&path, device)?;
+        alike(&config, &found, &path)?;
+        return Ok((decoder, config));
+    }
     let decoder = Decoder::empty(&config, device)?;
     let decoder = read::Weights::open(dir)?.fill(decoder, config.tied())?;
     Ok((decoder, config))
+}
+
+/// Reads the decoder in `dir` to run it and not to train it: on the CPU from the blocks of its GGUF file, where it has one; else as [`load`].
+///
+/// # Errors
+/// As [`load`].
+pub fn load_to_run(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
+    let path = dir.join(GGUF);
+    if !path.is_file() || *device != Device::flex() || adapter::base_of(dir)?.is_some() {
+        return load(dir, device);
+    }
+    let config = load_config(dir)?;
+    let (decoder, found) = gguf::decoder_in_blocks(&Gguf::open(&path)?)?;
+    alike(&config, &found, &path)?;
+    Ok((decoder, config))
+}
+
+/// The GGUF file of a folder that has no other weights.
+fn only_gguf(dir: &Path) -> Option<PathBuf> {
+    let floats = ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists());
+    Some(dir.join(GGUF)).filter(|path| !floats && path.is_file())
+}
+
+/// `config.json` says more than the metadata of a GGUF file, such as which tokens end a text, and must not say anything else.
+fn alike(config: &DecoderConfig, found: &DecoderConfig, path: &Path) -> Result<()> {
+    let same = config.model_type() == found.model_type()
+        && config.context() == found.context()
+        && Decoder::shapes(config)? == Decoder::shapes(found)?;
+    ensure!(same, "{} holds another model than the config.json beside it describes", path.display());
+    Ok(())
 }
 
 /// [`load`] with the projections of the layers held in 4-bit blocks (NF4), frozen. One tensor at a time is in memory as 32-bit floats.
@@ -74,6 +112,10 @@ pub fn load(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
 /// # Errors
 /// As [`load`].
 pub fn load_nf4(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)> {
+    if only_gguf(dir).is_some() {
+        let (decoder, config) = load(dir, device)?;
+        return Ok((decoder.quantized()?, config));
+    }
     let config = load_config(dir)?;
     let mut decoder = Decoder::empty(&config, device)?;
     let weights = read::Weights::open(dir)?;
@@ -81,7 +123,7 @@ pub fn load_nf4(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig)>
     for (name, linear) in decoder.linears() {
         let shape = linear.dims();
         let values = weights.values(&format!("{name}.weight"), &shape)?;
-        linear.quantized = Some(Quantized::new(&values, shape));
+        linear.quantized = Some(Quantized::nf4(&values, shape));
         linear.weight = None;
     }
     let decoder = names::fill(decoder, |name, shape| weights.values(name, shape))?;
@@ -119,9 +161,10 @@ fn read_config(dir: &Path) -> Result<serde_json::Value> {
 pub fn weights_hash(dir: &Path) -> Result<String> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    let kind = if only_gguf(dir).is_some() { "gguf" } else { "safetensors" };
+    files.retain(|path| path.extension().is_some_and(|extension| extension == kind));
     files.sort();
-    ensure!(!files.is_empty(), "{} holds no .safetensors file", dir.display());
+    ensure!(!files.is_empty(), "{} holds no .safetensors file and no {GGUF}", dir.display());
     let mut text = String::new();
     for file in files {
         text.push_str(&format!("{:?} {}\n", file.file_name().unwrap_or_default(), danlu_files::hash_file(&file)?));

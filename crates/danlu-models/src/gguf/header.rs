@@ -154,6 +154,14 @@ impl Header {
         let (kind, at) = self.metadata.get(key)?;
         Value::read(*kind, &mut Cursor::new(file, *at), 0).ok()
     }
+
+    /// The kind and the bytes of a value of the metadata of `file`, which is the one the header was parsed from.
+    pub(super) fn bytes_of<'a>(&self, file: &'a [u8], key: &str) -> Option<(u32, &'a [u8])> {
+        let (kind, at) = self.metadata.get(key)?;
+        let mut from = Cursor::new(file, *at);
+        Value::read(*kind, &mut from, 0).ok()?;
+        Some((*kind, from.since(*at)))
+    }
 }
 
 fn metadata(from: &mut Cursor) -> Result<BTreeMap<String, (u32, usize)>> {

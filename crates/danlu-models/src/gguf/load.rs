@@ -1,11 +1,14 @@
-//! A GGUF file to a decoder of 32-bit floats.
+//! A GGUF file to a decoder: of 32-bit floats, or of the blocks that are there.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::Device;
+use danlu_ops::quantized::Weights;
 
-use super::{Gguf, config, names as gguf_names};
+use super::{Gguf, QuantizedTensor, config, names as gguf_names};
+use crate::layers::Quantized;
 use crate::names::{self, first_few};
 use crate::{Decoder, DecoderConfig};
 
@@ -25,8 +28,45 @@ pub fn decoder(gguf: &Gguf, device: &Device) -> Result<(Decoder, DecoderConfig)>
     let config = config(gguf)?;
     let decoder = Decoder::empty(&config, device)?;
     check(gguf, &config, &names::names_and_shapes(&decoder)).with_context(|| format!("in {}", gguf.path().display()))?;
-    let decoder = names::fill(decoder, |name, _| values(gguf, &config, name))?;
+    let decoder = names::fill(decoder, |name, _| Ok(tensor(gguf, &config, name)?.dequantize()))?;
     Ok((decoder, config))
+}
+
+/// [`decoder`] to be run on the CPU and not trained: matrices stay in the blocks that the file has them in and are multiplied in integers
+/// ([`danlu_ops::quantized`]). What the file holds as floats, such as norms and biases, becomes 32-bit floats.
+///
+/// # Errors
+/// As [`load`].
+pub fn decoder_in_blocks(gguf: &Gguf) -> Result<(Decoder, DecoderConfig)> {
+    let config = config(gguf)?;
+    let mut decoder = Decoder::empty(&config, &Device::flex())?;
+    check(gguf, &config, &names::names_and_shapes(&decoder)).with_context(|| format!("in {}", gguf.path().display()))?;
+    for (name, linear) in decoder.linears() {
+        if let Some(weights) = blocks(gguf, &config, &format!("{name}.weight"))? {
+            linear.quantized = Some(Quantized::Blocks(weights));
+            linear.weight = None;
+        }
+    }
+    for (name, table) in decoder.tables() {
+        if let Some(weights) = blocks(gguf, &config, &format!("{name}.weight"))? {
+            table.blocks = Some(weights);
+            table.weight = None;
+        }
+    }
+    decoder.settle_least_rows();
+    let decoder = names::fill(decoder, |name, _| Ok(tensor(gguf, &config, name)?.dequantize()))?;
+    Ok((decoder, config))
+}
+
+/// A matrix laid out for products, when the file has it in blocks that have any.
+fn blocks(gguf: &Gguf, config: &DecoderConfig, name: &str) -> Result<Option<Arc<Weights>>> {
+    let tensor = tensor(gguf, config, name)?;
+    match *tensor.shape() {
+        [out, inp] if tensor.format().has_products() => {
+            Ok(Some(Weights::new(tensor.format(), [out, inp], tensor.bytes()).with_context(|| name.to_string())?.into()))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The file must hold exactly the model's tensors, in its shapes: a bias that is left out would change the logits in silence.
@@ -55,11 +95,12 @@ fn check(gguf: &Gguf, config: &DecoderConfig, wanted: &[(String, Vec<usize>)]) -
     Ok(())
 }
 
-fn values(gguf: &Gguf, config: &DecoderConfig, name: &str) -> Result<Vec<f32>> {
+/// A parameter as the file has it, with its rows in the order they have here.
+fn tensor(gguf: &Gguf, config: &DecoderConfig, name: &str) -> Result<QuantizedTensor> {
     let tensor = gguf.tensor(&in_gguf(name)?)?;
     Ok(match (config, gguf_names::is_query_or_key(name)) {
-        (DecoderConfig::Llama(c), true) => tensor.reordered(|row| gguf_names::row_in_gguf(row, c.head_dim)).dequantize(),
-        _ => tensor.dequantize(),
+        (DecoderConfig::Llama(c), true) => tensor.reordered(|row| gguf_names::row_in_gguf(row, c.head_dim)),
+        _ => tensor,
     })
 }
 

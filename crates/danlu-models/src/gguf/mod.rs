@@ -1,7 +1,8 @@
 //! GGUF, the file of llama.cpp: metadata, tokenizer and weights in one, the weights often in blocks of four or eight bits
 //! ([specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)).
 //!
-//! [`Gguf::open`] checks a whole file before anything in it is believed; [`load`] makes a decoder of it, with the weights as 32-bit floats.
+//! [`Gguf::open`] checks a whole file before anything in it is believed; [`load`] makes a decoder of it with the weights as 32-bit
+//! floats, and [`decoder_in_blocks`] one that runs on the blocks.
 
 mod config;
 mod cursor;
@@ -17,11 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use danlu_ops::quantized::Format;
 use memmap2::Mmap;
 
 pub use config::config;
 pub use header::Header;
-pub use load::{decoder, load};
+pub use load::{decoder, decoder_in_blocks, load};
 pub use tensor::QuantizedTensor;
 pub use value::{Array, Value};
 pub use write::{Entry, save};
@@ -77,6 +79,12 @@ impl Gguf {
         self.header.get(&self.map, key)
     }
 
+    /// A value of the metadata, for another file to say the same.
+    pub fn entry(&self, key: &str) -> Option<Entry> {
+        let (kind, bytes) = self.header.bytes_of(&self.map, key)?;
+        Some(Entry::Copied { kind, bytes: bytes.to_vec() })
+    }
+
     /// The tensors' names, sorted.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.keys().map(String::as_str)
@@ -102,12 +110,24 @@ impl Gguf {
         Ok(QuantizedTensor::mapped(format, place.shape.clone(), self.map.clone(), place.start..place.start + place.bytes))
     }
 
+    /// Whether weights are in blocks that can be multiplied as they are.
+    pub fn has_blocks(&self) -> bool {
+        self.header.tensors.values().any(|place| place.layout.format.is_some_and(Format::has_products))
+    }
+
+    /// The types of the matrices, with how many of their values are of each, the most frequent first.
+    pub fn types(&self) -> Vec<(&'static str, usize)> {
+        let mut values = std::collections::BTreeMap::<&str, usize>::new();
+        for place in self.header.tensors.values().filter(|place| place.shape.len() > 1) {
+            *values.entry(place.layout.name).or_default() += place.shape.iter().product::<usize>();
+        }
+        let mut types: Vec<_> = values.into_iter().collect();
+        types.sort_by_key(|(name, values)| (std::cmp::Reverse(*values), *name));
+        types
+    }
+
     /// The type of most of the weights, as people name the file by it.
     pub fn main_type(&self) -> &'static str {
-        let mut bytes = std::collections::BTreeMap::<&str, usize>::new();
-        for place in self.header.tensors.values().filter(|place| place.shape.len() > 1) {
-            *bytes.entry(place.layout.name).or_default() += place.bytes;
-        }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or("nothing", |(name, _)| name)
+        self.types().first().map_or("nothing", |(name, _)| name)
     }
 }

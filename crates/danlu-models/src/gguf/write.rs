@@ -20,16 +20,21 @@ pub enum Entry {
     String(String),
     Strings(Vec<String>),
     I32s(Vec<i32>),
+    /// As another file has it ([`super::Gguf::entry`]).
+    Copied {
+        kind: u32,
+        bytes: Vec<u8>,
+    },
 }
 
-/// Writes the decoder as a GGUF file that llama.cpp loads. Matrices are written in `format`, or as 16-bit floats where its blocks do not
-/// divide their rows; norms, biases and positions as 32-bit floats. `metadata` is what else the file is to say: its name, its tokenizer.
+/// Writes the decoder as a GGUF file that llama.cpp loads. Matrices are written in `format`; where its blocks do not divide their rows as
+/// Q8_0, or else as 16-bit floats; norms, biases and positions as 32-bit floats. `metadata` is what else the file is to say: its name, its
+/// tokenizer.
 ///
 /// # Errors
-/// When the format can only be read, or the file cannot be written; what was there before is unchanged then.
+/// When weights are not held as floats, or the file cannot be written; what was there before is unchanged then.
 pub fn save(decoder: &Decoder, config: &DecoderConfig, metadata: &[(String, Entry)], format: Format, path: &Path) -> Result<()> {
-    let file_type = file_type(format)
-        .with_context(|| format!("weights are not written as {} here; F32, F16, BF16, Q8_0, Q4_1 and Q4_0 are", format.name()))?;
+    ensure!(!decoder.is_quantized() && !decoder.is_adapted(), "a file is written from whole weights in floats");
     let mut tensors = vec![];
     if let Some(divisors) = rope_divisors(config) {
         tensors.push(Tensor { name: "rope_freqs.weight".into(), shape: vec![divisors.len()], format: Format::F32 });
@@ -41,7 +46,7 @@ pub fn save(decoder: &Decoder, config: &DecoderConfig, metadata: &[(String, Entr
     }
     let mut head = vec![];
     let mut all = architecture(config);
-    all.push(("general.file_type".into(), Entry::U32(file_type)));
+    all.push(("general.file_type".into(), Entry::U32(file_type(format))));
     all.push(("general.quantization_version".into(), Entry::U32(2)));
     all.extend_from_slice(metadata);
     head.extend(b"GGUF");
@@ -109,27 +114,25 @@ impl Tensor {
 fn stored(name: &str, shape: &[usize], format: Format) -> Format {
     match shape {
         [_, columns] if name != "position_embd.weight" => {
-            if format.row_bytes(*columns).is_some() {
-                format
-            } else {
-                Format::F16
-            }
+            [format, Format::Q8_0].into_iter().find(|format| format.row_bytes(*columns).is_some()).unwrap_or(Format::F16)
         }
         _ => Format::F32,
     }
 }
 
 /// `general.file_type`, for people who look at the file.
-fn file_type(format: Format) -> Option<u32> {
-    Some(match format {
+fn file_type(format: Format) -> u32 {
+    match format {
         Format::F32 => 0,
         Format::F16 => 1,
         Format::Q4_0 => 2,
         Format::Q4_1 => 3,
         Format::Q8_0 => 7,
         Format::Bf16 => 32,
-        Format::Q4K | Format::Q6K => return None,
-    })
+        // "S", of which all matrices are in one format.
+        Format::Q4K => 14,
+        Format::Q6K => 18,
+    }
 }
 
 fn rope_divisors(config: &DecoderConfig) -> Option<Vec<f32>> {
@@ -206,6 +209,10 @@ impl Entry {
             Self::I32s(numbers) => {
                 array(value::I32, numbers.len(), out);
                 numbers.iter().for_each(|number| out.extend(number.to_le_bytes()));
+            }
+            Self::Copied { kind: of, bytes } => {
+                kind(*of, out);
+                out.extend(bytes);
             }
         }
     }

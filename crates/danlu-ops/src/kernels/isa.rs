@@ -1,6 +1,6 @@
-//! Which instruction set the kernels use: the best the processor has, or what `DANLU_KERNEL` asks for.
+//! Which instruction set the kernels of floats use: that of all kernels ([`danlu_quant::Isa`]), as far as it matters to them.
 
-use std::sync::OnceLock;
+use danlu_quant::Isa as Set;
 
 /// An instruction set that a kernel is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,20 +19,12 @@ pub enum Isa {
 impl Isa {
     /// All sets this processor has, the plainest first. Tests run every kernel on each of them.
     pub fn available() -> Vec<Isa> {
-        let mut sets = vec![Isa::Portable];
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            sets.push(Isa::Avx2);
-            if is_x86_feature_detected!("avx512f") {
-                sets.push(Isa::Avx512);
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        sets.push(Isa::Neon);
+        let mut sets: Vec<Isa> = Set::available().into_iter().map(Isa::from).collect();
+        sets.dedup();
         sets
     }
 
-    /// The name that `DANLU_KERNEL` takes.
+    /// A name for people.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
@@ -45,19 +37,22 @@ impl Isa {
         }
     }
 
-    /// The set in use, chosen once. `DANLU_KERNEL` may name a plainer one; a name that this processor does not have is
-    /// reported on standard error and the best one is used.
+    /// The set in use, chosen once: the best, or what `DANLU_KERNEL` asks for.
     pub fn current() -> Isa {
-        static CURRENT: OnceLock<Isa> = OnceLock::new();
-        *CURRENT.get_or_init(|| {
-            let sets = Isa::available();
-            let best = sets[sets.len() - 1];
-            let Ok(asked) = std::env::var("DANLU_KERNEL") else { return best };
-            sets.iter().copied().find(|isa| isa.name() == asked).unwrap_or_else(|| {
-                let names: Vec<_> = sets.iter().map(|isa| isa.name()).collect();
-                eprintln!("DANLU_KERNEL={asked} is not one of {}; using {}", names.join(", "), best.name());
-                best
-            })
-        })
+        Set::current().into()
+    }
+}
+
+impl From<Set> for Isa {
+    fn from(set: Set) -> Self {
+        match set {
+            Set::Portable => Isa::Portable,
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon | Set::NeonDot => Isa::Neon,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 | Set::AvxVnni => Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512 | Set::Avx512Vnni => Isa::Avx512,
+        }
     }
 }

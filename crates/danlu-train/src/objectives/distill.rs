@@ -26,7 +26,7 @@ impl<O: Objective<Model = Decoder, Batch = Batch>> Distill<O> {
     /// When the teacher's vocabulary or context is not the student's.
     pub fn new(plan: &Plan, inner: O, teacher: Option<Decoder>) -> Result<Self> {
         if let Some(teacher) = &teacher {
-            let (theirs, ours) = (teacher.head_weight().dims()[0], plan.model.vocabulary);
+            let (theirs, ours) = (teacher.vocabulary(), plan.model.vocabulary);
             ensure!(
                 theirs == ours,
                 "the teacher's vocabulary has {theirs} entries and the student's {ours}: both must read with the same tokenizer"

@@ -100,7 +100,10 @@ pub fn merge(home: &Path, model: &ModelRef, name: Option<String>) -> Result<Repo
 }
 
 /// Copies the files that `wanted` chooses by their names.
-fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+///
+/// # Errors
+/// When the folder cannot be read or a file not be copied.
+pub fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(from).with_context(|| format!("cannot read the folder {}", from.display()))? {
         let file = entry?.path();
         let Some(name) = file.file_name().and_then(|name| name.to_str()).filter(|name| wanted(name)) else { continue };
@@ -112,7 +115,7 @@ fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
 }
 
 /// The files that say how text becomes tokens and back.
-fn is_vocabulary(name: &str) -> bool {
+pub fn is_vocabulary(name: &str) -> bool {
     const NAMES: [&str; 7] = [
         "tokenizer.json",
         "tokenizer_config.json",

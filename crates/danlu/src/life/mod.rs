@@ -14,5 +14,6 @@ pub mod kinds;
 pub mod labels;
 pub mod pictures;
 pub mod prepare;
+pub mod quantize;
 pub mod run;
 pub mod scorer;

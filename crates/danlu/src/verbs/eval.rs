@@ -110,6 +110,22 @@ fn texts(context: &Context, source: &str, bytes: u64) -> Outcome<Box<dyn Iterato
     Ok(Box::new(corpus.documents(Split::HeldOut).step_by(every).map(|document| Ok(document?.text))))
 }
 
+/// Up to `bytes` of those documents, encoded; the last is cut.
+pub fn some_documents(context: &Context, tokenizer: &Tokenizer, source: &str, bytes: u64) -> Outcome<Vec<Document<'static>>> {
+    let mut documents = vec![];
+    let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+    for text in texts(context, source, bytes)? {
+        let text = text?;
+        let text = &text[..text.floor_char_boundary(left)];
+        if text.is_empty() {
+            break;
+        }
+        left -= text.len();
+        documents.push(encode(tokenizer, text)?);
+    }
+    Ok(documents)
+}
+
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Document<'static>> {
     let mut tokens = vec![tokenizer.end_of_text()];
     tokens.extend(tokenizer.encode(text)?);

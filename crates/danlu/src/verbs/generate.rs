@@ -100,7 +100,7 @@ pub fn folder(context: &Context, model: &str) -> Outcome<PathBuf> {
 /// A registered model, or a folder.
 pub fn open(context: &Context, model: &str) -> Outcome<Generator> {
     let folder = folder(context, model)?;
-    let (decoder, config) = danlu_models::folder::load(&folder, &danlu_ops::device()).map_err(bad_input)?;
+    let (decoder, config) = danlu_models::folder::load_to_run(&folder, &danlu_ops::device()).map_err(bad_input)?;
     let tokenizer = Tokenizer::load(&folder).map_err(bad_input)?;
     Ok(Generator::new(decoder, tokenizer).with_config(&config))
 }

@@ -1,3 +1,4 @@
+mod quantize;
 mod show;
 
 use std::path::PathBuf;
@@ -108,6 +109,11 @@ enum Verb {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Make a smaller model with its weights in blocks of a few bits, in a GGUF file that llama.cpp runs too, and say what that costs.
+    #[command(
+        after_help = "Examples:\n  danlu models quantize office --to q4_k\n  danlu models quantize smollm2 --to q8_0 --data ./novel.txt"
+    )]
+    Quantize(quantize::Args),
     /// Compare a model's files with their checksums.
     #[command(after_help = "Example:\n  danlu models verify up@1")]
     Verify {
@@ -192,6 +198,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             progress.finish();
             registered(&registry, &id)
         }
+        Verb::Quantize(args) => quantize::run(context, args),
         Verb::Verify { model } => verify(&registry, &model),
         Verb::Remove { model, force } => {
             println!("{} is removed", registry.remove(&model, force).map_err(bad_input)?);

@@ -81,7 +81,8 @@ impl Tune {
         // Sources in the shares of their sizes are one, so that every conversation is seen once in an epoch.
         if !recipe.data.is_mixed() {
             let train = sources.iter_mut().flat_map(|part| std::mem::take(&mut part.train)).collect();
-            (sources, shares) = (vec![Part { train, ..Part::default() }], vec![shares.iter().sum()]);
+            let record = DataRecord { name: recipe.data.sources.join(", "), ..DataRecord::default() };
+            (sources, shares) = (vec![Part { record, train, ..Part::default() }], vec![shares.iter().sum()]);
         }
         let own = sources.len();
         let packed = sources.into_iter().chain(replay.drain(..)).zip(shares.iter().chain(&of_replay));
