@@ -250,7 +250,7 @@ fn lenets_learn_pictures_and_go_on_bit_for_bit() {
     for form in [LenetForm::Paper, LenetForm::Modern] {
         let config = LenetConfig::new(form, [1, 12, 12], &[4, 6], &[12], set.classes.clone());
         let text = "name = 'pictures'\n[model]\nkind = 'lenet'\n[objective]\nkind = 'image-classify'\n[image]\nflip = true\nshift = 1\n\
-                    [batch]\nexamples = 16\nmicro_tokens = 8\n[budget]\nsteps = 40\n[optimizer]\nkind = 'adamw'\nrate = 0.01\n\
+                    [batch]\nexamples = 16\nmicro_tokens = 8\n[budget]\nsteps = 60\n[optimizer]\nkind = 'adamw'\nrate = 0.01\n\
                     embedding_rate = 0.01\n[checkpoint]\nevery = 10\n[eval]\nevery = 1000\n[sample]\nevery = 0\n";
         let recipe = Recipe::from_toml(text, "pictures", &[]).unwrap();
         let examples = Examples { count: 160, tokens: 1, usual_batch: 16 };

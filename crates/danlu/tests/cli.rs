@@ -221,7 +221,7 @@ fn pictures_are_learned_and_named() {
     let recipe = format!(
         "name = \"pictures\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[model]\nkind = \"lenet\"\n[lenet]\nchannels = [4, 6]\n\
          hidden = [12]\n[objective]\nkind = \"image-classify\"\n[image]\nshift = 1\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.01\n\
-         [checkpoint]\nevery = 20\n[eval]\nevery = 100000\n[sample]\nevery = 0\n[budget]\nsteps = 600\n"
+         [checkpoint]\nevery = 50\n[eval]\nevery = 100000\n[sample]\nevery = 0\n[budget]\nsteps = 1500\n"
     );
     let path = home.write("pictures.toml", &recipe);
     assert!(home.expect(0, &["plan", &path]).contains("lenet"));

@@ -131,8 +131,10 @@ fn pictures_that_cannot_be_used_are_set_aside() {
     check("test/dog/bomb.png", "60000×60000");
     check("train/cat/both.png", "\"cat\" and \"dog\"");
     check("train/dog/both.png", "\"cat\" and \"dog\"");
-    let grey = Wanted { size: Some((2, 2)), channels: Some(1), ..wanted() };
-    assert_eq!(read(&[dir.path().to_path_buf()], &grey).unwrap().train.each(), 4);
+    let small = Wanted { size: Some((2, 2)), channels: Some(3), ..wanted() };
+    assert_eq!(read(&[dir.path().to_path_buf()], &small).unwrap().train.each(), 12);
+    // Brightness is 0.299 of red.
+    assert_eq!(Images::of_file(&path("train/cat/7.png"), 1, 2, 2).unwrap().picture(0), [21; 4]);
 }
 
 /// A picture that says it is 60000×60000, with its header's checksum made right.

@@ -59,11 +59,11 @@ pub struct Recipe {
     /// Decides the initial weights, the order of the data and the samples.
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: u64,
-    #[serde(skip_serializing_if = "is_default")]
-    pub story: StorySpec,
     /// What activations are made of. Weights, gradients and losses are 32-bit floats with any.
     #[serde(skip_serializing_if = "is_default")]
     pub precision: PrecisionKind,
+    #[serde(skip_serializing_if = "is_default")]
+    pub story: StorySpec,
     pub data: DataSpec,
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
@@ -230,8 +230,8 @@ impl Default for Recipe {
             name: "model".into(),
             level: Level::L0,
             seed: 0,
-            story: StorySpec::default(),
             precision: PrecisionKind::default(),
+            story: StorySpec::default(),
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),
