@@ -8,6 +8,7 @@ pub mod clean;
 pub mod corpus;
 mod dedup;
 mod hash;
+pub mod images;
 pub mod labelled;
 pub mod parallel;
 pub mod preference;

@@ -204,7 +204,7 @@ pub fn shuffled(position: u64, count: u64, seed: u64) -> u64 {
 }
 
 /// A well-mixed number of three: the finalizer of SplitMix64 (Steele et al., 2014) over each in turn.
-fn mix(seed: u64, counter: u64, stream: u64) -> u64 {
+pub(crate) fn mix(seed: u64, counter: u64, stream: u64) -> u64 {
     [seed, counter, stream].into_iter().fold(0x9e37_79b9_7f4a_7c15, |state, word| {
         let mut z = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -13,6 +13,7 @@ mod decoder;
 mod gpt2;
 mod init;
 mod layers;
+mod lenet;
 mod llama;
 mod marian;
 mod prompt;
@@ -32,11 +33,13 @@ pub use batch::Batch;
 pub use bert::{Bert, BertHeads, BertModel};
 pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
 pub use config::{
-    BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LlamaConfig, MarianConfig, Pooling, Qwen3Config, RopeScaling, Task,
+    BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LenetConfig, LenetForm, LlamaConfig, MarianConfig, Pooling, Qwen3Config,
+    RopeScaling, Task,
 };
 pub use decoder::{Cache, Decoder};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm, Table};
+pub use lenet::{Filters, Lenet};
 pub use llama::{Llama, LlamaAttention, LlamaLayer, LlamaMlp, LlamaModel};
 pub use marian::{Marian, MarianModel, Pairs, Source, Written};
 pub use names::{load_named, names_and_shapes, to_named, trained};

@@ -180,3 +180,50 @@ fn an_encoder_is_read_back_with_the_heads_it_has() {
         assert_eq!(of(&read), of(&model));
     }
 }
+
+/// Both forms of LeNet, of grey and of coloured pictures: read back it gives the same, and every parameter is trained.
+#[test]
+fn lenets_are_read_back_as_they_were_written() {
+    use danlu_models::{Lenet, LenetConfig, LenetForm};
+    for (form, picture) in [(LenetForm::Paper, [1, 28, 28]), (LenetForm::Modern, [3, 20, 24])] {
+        let labels = ["cat", "dog", "bird"].map(String::from).into();
+        let mut config = LenetConfig::new(form, picture, &[4, 6], &[10], labels);
+        config.image_mean = vec![0.25; picture[0]];
+        config.image_std = vec![0.5; picture[0]];
+        let device = Device::flex();
+        let lenet = Lenet::new(&config, 3, &device).unwrap();
+        let count: usize = names_and_shapes(&lenet).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+        assert_eq!(count as u64, config.parameters());
+        let values: Vec<f32> = (0..2 * lenet.picture().len()).map(|i| (i as f32 * 0.37).sin()).collect();
+        let pictures = |device: &Device| {
+            Tensor::<2>::from_data(burn::tensor::TensorData::new(values.clone(), [2, lenet.picture().len()]), device)
+        };
+        let expected = lenet.logits(pictures(&device));
+        assert_eq!(expected.dims(), [2, 3]);
+        assert_eq!(lenet.features(pictures(&device)).dims(), [2, 10]);
+        let expected = numbers(expected);
+        assert!(expected.iter().all(|x| x.is_finite()) && gap(&expected[..3], &expected[3..]) > 1e-4, "{expected:?}");
+
+        let dir = tempfile::tempdir().unwrap();
+        folder::save_lenet(&lenet, &config, dir.path()).unwrap();
+        assert!(folder::is_lenet(dir.path()).unwrap());
+        let (read, found) = folder::load_lenet(dir.path(), &device).unwrap();
+        assert_eq!(found, config);
+        assert_eq!(numbers(read.logits(pictures(&device))), expected);
+        let mut file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+        assert_eq!(file["id2label"]["2"], "bird");
+        file["channels"] = serde_json::json!([4, 7]);
+        std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();
+        let error = format!("{:#}", folder::load_lenet(dir.path(), &device).unwrap_err());
+        assert!(error.contains("convolutions.1.weight") && error.contains("shape"), "{error}");
+
+        let device = device.autodiff();
+        let lenet = Lenet::new(&config, 3, &device).unwrap();
+        assert_eq!(trained(&lenet).len(), names_and_shapes(&lenet).len());
+        let gradients = lenet.logits(pictures(&device)).square().sum().backward();
+        for filters in &lenet.convolutions {
+            let gradient = filters.weight.val().grad(&gradients).unwrap();
+            assert!(gradient.square().sum().into_scalar::<f32>() > 0.0);
+        }
+    }
+}

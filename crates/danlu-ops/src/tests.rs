@@ -1,6 +1,8 @@
 //! Every operation is held to its plain form and to finite differences, with each choice of frozen inputs; and what other devices run to
 //! what the CPU does, in 32-bit floats and in bfloat16. `DANLU_TEST_DEVICE=cuda` names such a device; without it the CPU plays one.
 
+mod images;
+
 use std::cell::Cell;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};

@@ -24,6 +24,8 @@ enum Role {
     Hidden,
     Embedding,
     Head,
+    /// The windows of a convolution.
+    Filters,
     /// A norm's scale or a bias.
     Vector,
 }
@@ -46,6 +48,7 @@ impl Role {
             }
             [_, _] if ends(&["lm_head.weight"]) || is_new(name) => Role::Head,
             [_, _] => Role::Hidden,
+            [_, _, _, _] => Role::Filters,
             _ => Role::Vector,
         }
     }
@@ -117,7 +120,7 @@ impl Optimizer {
     fn adamw(&self, role: Role, share: f64) -> AdamW {
         let spec = &self.spec;
         let peak = if role == Role::Embedding { spec.embedding_rate } else { spec.rate };
-        let decays = matches!(role, Role::Hidden | Role::Head);
+        let decays = matches!(role, Role::Hidden | Role::Head | Role::Filters);
         AdamW {
             rate: peak.unwrap_or(0.0) * share,
             beta1: spec.beta1,

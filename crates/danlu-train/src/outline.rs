@@ -1,4 +1,4 @@
-use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig, MarianConfig};
+use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig, LenetConfig, MarianConfig};
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +38,23 @@ impl Outline {
             },
         };
         Outline { vocabulary: head.outputs(), parameters, trained, embeddings: of.embeddings.min(trained), ..of }
+    }
+}
+
+impl From<&LenetConfig> for Outline {
+    /// A picture is one token; its layers are the stages and what comes after them.
+    fn from(c: &LenetConfig) -> Self {
+        let layers = c.channels.len() + c.hidden_sizes.len() + 1;
+        Outline {
+            model_type: c.model_type.clone(),
+            layers,
+            hidden: c.hidden_sizes.last().copied().unwrap_or(1),
+            vocabulary: c.labels.len(),
+            parameters: c.parameters(),
+            embeddings: 0,
+            trained: c.parameters(),
+            floats_per_layer: c.activations().div_ceil(layers as u64),
+        }
     }
 }
 

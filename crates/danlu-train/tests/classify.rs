@@ -216,3 +216,74 @@ fn data_that_teaches_nothing_is_refused() {
     says(&[0, 1], &[1], &["a", "b", "c"], "no text has the label \"c\"");
     says(&[9, 9], &[9], &[], "all 2 numbers to train on are 9");
 }
+
+/// Pictures of 12×12 that are bright above or below, with noise, as IDX files with a test set.
+fn pictures(dir: &Path) -> danlu_data::images::ImageSet {
+    let write = |name: &str, count: u32, first: u32| {
+        let picture = |i: u32| {
+            (0..144u32).map(move |at| {
+                let noise = (i.wrapping_mul(2_654_435_761) ^ at.wrapping_mul(40_503)).wrapping_mul(2_246_822_519) >> 26;
+                let bright = (at / 12 < 6) == i.is_multiple_of(2);
+                (noise + if bright { 150 } else { 20 }) as u8
+            })
+        };
+        let header = |dimensions: &[u32]| {
+            let numbers = dimensions.iter().flat_map(|n| n.to_be_bytes());
+            [0, 0, 8, dimensions.len() as u8].into_iter().chain(numbers).collect::<Vec<u8>>()
+        };
+        let pixels: Vec<u8> = (first..first + count).flat_map(picture).collect();
+        std::fs::write(dir.join(format!("{name}-images-idx3-ubyte")), [header(&[count, 12, 12]), pixels].concat()).unwrap();
+        let labels: Vec<u8> = (first..first + count).map(|i| (i % 2) as u8).collect();
+        std::fs::write(dir.join(format!("{name}-labels-idx1-ubyte")), [header(&[count]), labels].concat()).unwrap();
+    };
+    write("train", 160, 0);
+    write("test", 40, 1000);
+    danlu_data::images::read(&[dir.to_path_buf()], &danlu_data::images::Wanted::default()).unwrap()
+}
+
+/// Both forms of LeNet learn pictures, and stopped and begun again they end in the same bits, changed pictures and all.
+#[test]
+fn lenets_learn_pictures_and_go_on_bit_for_bit() {
+    use danlu_data::images::Scale;
+    use danlu_models::{Lenet, LenetConfig, LenetForm};
+    use danlu_train::ImageClassify;
+    let dir = tempfile::tempdir().unwrap();
+    let set = std::sync::Arc::new(pictures(dir.path()));
+    assert_eq!((set.train.len(), set.held_out.len(), set.own_test), (160, 40, true), "{:?}", set.set_aside);
+    for form in [LenetForm::Paper, LenetForm::Modern] {
+        let config = LenetConfig::new(form, [1, 12, 12], &[4, 6], &[12], set.classes.clone());
+        let text = "name = 'pictures'\n[model]\nkind = 'lenet'\n[objective]\nkind = 'image-classify'\n[image]\nflip = true\nshift = 1\n\
+                    [batch]\nexamples = 16\nmicro_tokens = 8\n[budget]\nsteps = 60\n[optimizer]\nkind = 'adamw'\nrate = 0.01\n\
+                    embedding_rate = 0.01\n[checkpoint]\nevery = 10\n[eval]\nevery = 1000\n[sample]\nevery = 0\n";
+        let recipe = Recipe::from_toml(text, "pictures", &[]).unwrap();
+        let examples = Examples { count: 160, tokens: 1, usual_batch: 16 };
+        let plan = resolve_examples(&recipe, Outline::from(&config), &examples, config.flops(), 1e11).unwrap();
+        assert_eq!((plan.rows, plan.micro_rows, plan.row_len), (16, 8, 1));
+        let objective = ImageClassify::new(&plan, set.clone(), Scale::of(&set.train)).unwrap();
+        let device = Device::flex().autodiff();
+        let train_in = |folder: &Path, stop_at: Option<u64>| {
+            let stop = AtomicBool::new(false);
+            let run = Run { folder, plan: &plan, objective: &objective, device: &device, data: "pictures", stop: &stop };
+            let mut watch = |event: &Event| {
+                if let Event::Step(step) = event {
+                    stop.store(stop_at == Some(step.step), Ordering::Relaxed);
+                }
+            };
+            train(&run, || Lenet::new(&config, 5, &device), &mut watch).unwrap()
+        };
+        let weights = |model: &Lenet| -> Vec<(String, Vec<f32>)> {
+            to_named(model).unwrap().into_iter().map(|(name, data)| (name, data.try_into_vec().unwrap())).collect()
+        };
+        let whole = tempfile::tempdir().unwrap();
+        let trained = train_in(whole.path(), None);
+        let measure = trained.summary.measure.as_ref().unwrap();
+        assert!(measure.value >= 0.9 && measure.low <= measure.value && measure.items == 40, "{form:?}: {measure}");
+        let parts = tempfile::tempdir().unwrap();
+        assert!(!train_in(parts.path(), Some(23)).summary.finished);
+        assert!(weights(&train_in(parts.path(), None).model) == weights(&trained.model), "{form:?}: it ended elsewhere");
+        // Each picture is seen once an epoch, and changed otherwise in the next.
+        let mut seen: Vec<usize> = (0..160).map(|position| objective.row(position)).collect();
+        seen.sort_unstable();
+        assert!(seen.iter().enumerate().all(|(i, row)| i == *row));
+    }
+}

@@ -250,3 +250,43 @@ fn words_become_vectors_that_are_looked_at_and_exchanged() {
     check(&["train", &path, "--run", "a", "--set", "model.from=whole"], "model.from");
     check(&["generate", "whole", "--prompt", "a"], "word2vec");
 }
+
+/// A folder for each class: planned, learned, killed and gone on with, kept, and asked about a file.
+#[test]
+fn pictures_are_learned_and_named() {
+    let home = Home::new();
+    let dir = home.dir.path().join("pictures");
+    for (class, level) in [("dark", 40u8), ("light", 190)] {
+        fs::create_dir_all(dir.join(class)).unwrap();
+        for i in 0..30u32 {
+            let value = |x: u32, y: u32| image::Luma([level + ((x * 7 + y * 13 + i * 29) % 50) as u8]);
+            let picture = image::GrayImage::from_fn(16, 16, value);
+            picture.save(dir.join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    fs::write(dir.join("dark/broken.png"), "not a picture").unwrap();
+    let recipe = format!(
+        "name = \"pictures\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[model]\nkind = \"lenet\"\n[lenet]\nchannels = [4, 6]\n\
+         hidden = [12]\n[objective]\nkind = \"image-classify\"\n[image]\nshift = 1\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.01\n\
+         [checkpoint]\nevery = 50\n[eval]\nevery = 100000\n[sample]\nevery = 0\n[budget]\nsteps = 1500\n"
+    );
+    let path = home.write("pictures.toml", &recipe);
+    assert!(home.expect(0, &["plan", &path]).contains("lenet"));
+    let text = home.expect(0, &["train", &path, "--run", "whole"]);
+    for part in ["16×16", "2 classes", "1 set aside", "of pictures named right", "danlu classify whole@1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let listed = fs::read_to_string(home.dir.path().join("cache/set-aside/whole.jsonl")).unwrap();
+    assert!(listed.contains("broken.png") && listed.contains("no picture in PNG or JPEG"), "{listed}");
+
+    let begin = home.command(&["train", &path, "--run", "parts", "--json"]);
+    assert_eq!(interrupt_at(begin, 30, "-INT"), 130);
+    assert_eq!(interrupt_at(home.command(&["train", "--resume", "parts", "--json"]), 90, "-KILL"), -9);
+    home.expect(0, &["train", "--resume", "parts"]);
+    assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
+
+    let light = dir.join("light/3.png").display().to_string();
+    assert!(home.expect(0, &["classify", "whole", &light]).starts_with("light"));
+    assert!(home.expect(3, &["classify", "whole", "nowhere.png"]).contains("nowhere.png"));
+    assert!(home.expect(3, &["train", &path, "--set", "model.kind=llama"]).contains("model.kind"));
+}

@@ -51,6 +51,8 @@ pub enum Kind {
     Labelled,
     /// Paragraphs by name, which other languages have too: what translation is learned from.
     Parallel,
+    /// Pictures with labels.
+    Images,
     Model,
 }
 

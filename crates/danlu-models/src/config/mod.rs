@@ -4,6 +4,7 @@
 mod bert;
 mod head;
 mod json;
+mod lenet;
 mod marian;
 
 use anyhow::{Result, ensure};
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
 pub use head::{HeadConfig, Pooling, Task};
+pub(crate) use lenet::Stage;
+pub use lenet::{LenetConfig, LenetForm};
 pub use marian::MarianConfig;
 
 /// Which decoder, and its shape. Serialized as the `config.json` of `transformers`: `model_type` says the variant.

@@ -3,6 +3,7 @@
 
 mod heads;
 mod marian;
+mod pictures;
 pub(crate) mod read;
 mod reward;
 mod words;
@@ -20,6 +21,7 @@ use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
 pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
 pub use marian::{load_marian, save_marian};
+pub use pictures::{is_lenet, load_lenet, save_lenet};
 pub use reward::{load_reward, save_reward};
 pub use words::{load_word2vec, save_word2vec};
 pub use write::{Precision, SaveOptions};

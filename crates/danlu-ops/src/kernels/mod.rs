@@ -11,7 +11,7 @@ mod isa;
 mod mat;
 pub(crate) mod negatives;
 mod pack;
-mod scratch;
+pub(crate) mod scratch;
 pub mod simd;
 mod tile;
 

@@ -68,10 +68,12 @@ pub enum Use {
     GemmB,
     Attention,
     Queries,
+    /// Of images, in convolutions.
+    Columns,
 }
 
 thread_local! {
-    static BLOCKS: [Cell<Option<Block>>; 4] = const { [const { Cell::new(None) }; 4] };
+    static BLOCKS: [Cell<Option<Block>>; 5] = const { [const { Cell::new(None) }; 5] };
 }
 
 /// Lends `len` elements of this thread's scratch memory, with whatever was left in them.

@@ -27,6 +27,10 @@ pub fn backbone(recipe: &Recipe, facts: &Facts) -> Result<BackboneConfig> {
 /// The shape the recipe gives, completed; or the candidate of the size it asks for; or the one whose parameters and tokens are in balance.
 pub(super) fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<BackboneConfig> {
     let spec = &recipe.model;
+    ensure!(
+        spec.kind != ModelKind::Lenet,
+        "`model.kind` is \"lenet\", which reads pictures and no text; its objective is \"image-classify\""
+    );
     // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
     let widths: Vec<usize> = match spec.hidden {
         Some(hidden) => vec![hidden],

@@ -3,6 +3,7 @@
 mod causal_lm;
 pub mod classify;
 mod distill;
+pub mod image_classify;
 mod masked_lm;
 pub mod preference;
 mod reward;
@@ -21,6 +22,7 @@ use crate::gradients::Squares;
 pub use causal_lm::CausalLm;
 pub use classify::Classify;
 pub use distill::Distill;
+pub use image_classify::ImageClassify;
 pub use masked_lm::MaskedLm;
 pub use preference::Preference;
 pub use reward::Reward;

@@ -7,12 +7,14 @@ mod course;
 mod data;
 mod distill;
 mod gate;
+mod image;
 mod model;
 mod objective;
 mod parse;
 mod preference;
 mod rl;
 mod schema;
+mod story;
 mod translate;
 mod tune;
 mod word2vec;
@@ -30,10 +32,12 @@ pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use gate::GateSpec;
+pub use image::{ImageSpec, LenetFormKind, LenetSpec};
 pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use story::StorySpec;
 pub use translate::TranslateSpec;
 pub use tune::{Part, TuneSpec};
 pub use word2vec::{VectorsKind, WindowForm, Word2vecSpec};
@@ -62,6 +66,8 @@ pub struct Recipe {
     /// What activations are made of. Weights, gradients and losses are 32-bit floats with any.
     #[serde(skip_serializing_if = "is_default")]
     pub precision: PrecisionKind,
+    #[serde(skip_serializing_if = "is_default")]
+    pub story: StorySpec,
     pub data: DataSpec,
     pub tokenizer: TokenizerSpec,
     pub model: ModelSpec,
@@ -78,6 +84,10 @@ pub struct Recipe {
     pub classify: ClassifySpec,
     #[serde(skip_serializing_if = "is_default")]
     pub features: FeaturesSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub image: ImageSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub lenet: LenetSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -233,6 +243,7 @@ impl Default for Recipe {
             level: Level::L0,
             seed: 0,
             precision: PrecisionKind::default(),
+            story: StorySpec::default(),
             data: DataSpec::default(),
             tokenizer: TokenizerSpec::default(),
             model: ModelSpec::default(),
@@ -243,6 +254,8 @@ impl Default for Recipe {
             preference: PreferenceSpec::default(),
             classify: ClassifySpec::default(),
             features: FeaturesSpec::default(),
+            image: ImageSpec::default(),
+            lenet: LenetSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),

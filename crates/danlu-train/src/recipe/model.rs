@@ -89,4 +89,6 @@ pub enum ModelKind {
     Marian,
     /// Two vectors for each word and nothing else (Mikolov 2013); `hidden` is their length.
     Word2vec,
+    /// Convolutions over pictures, for image-classify; `[lenet]` gives its shape (LeCun 1998).
+    Lenet,
 }

@@ -30,6 +30,8 @@ pub enum ObjectiveKind {
     Regression,
     /// Say a tag for each word of a text.
     TokenClassify,
+    /// Say which of several classes each picture has (LeCun 1998).
+    ImageClassify,
     /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
     Preference,
     /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).

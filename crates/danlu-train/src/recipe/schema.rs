@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GateSpec, MomentsKind, PrecisionKind, PreferenceSpec, Recipe,
-    RewardsSpec, RlSpec, TuneSpec, Word2vecSpec,
+    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GateSpec, ImageSpec, LenetSpec, MomentsKind, PrecisionKind,
+    PreferenceSpec, Recipe, RewardsSpec, RlSpec, StorySpec, TuneSpec, Word2vecSpec,
 };
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
@@ -39,6 +39,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let mut defaults = value(Recipe::default());
     // What is not written when it is the default has defaults all the same.
     let left_out = [
+        ("story", value(StorySpec::default())),
         ("precision", value(PrecisionKind::default())),
         ("adapter", value(AdapterRecipe::default())),
         ("tune", value(TuneSpec::default())),
@@ -46,6 +47,8 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("preference", value(PreferenceSpec::default())),
         ("classify", value(ClassifySpec::default())),
         ("features", value(FeaturesSpec::default())),
+        ("image", value(ImageSpec::default())),
+        ("lenet", value(LenetSpec::default())),
         ("distill", value(DistillSpec::default())),
         ("rl", value(RlSpec::default())),
         ("rewards", value(RewardsSpec::all())),

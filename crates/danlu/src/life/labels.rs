@@ -104,7 +104,8 @@ impl Labeller {
     }
 }
 
-fn softmax(logits: &[f32]) -> Vec<f64> {
+/// Probabilities of logits.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let parts: Vec<f64> = logits.iter().map(|x| f64::from(x - most).exp()).collect();
     let sum: f64 = parts.iter().sum();

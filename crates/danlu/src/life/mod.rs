@@ -12,6 +12,7 @@ pub mod gate;
 pub mod import;
 pub mod kinds;
 pub mod labels;
+pub mod pictures;
 pub mod prepare;
 pub mod quantize;
 pub mod run;

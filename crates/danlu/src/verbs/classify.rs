@@ -8,16 +8,17 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::exit::{Outcome, bad_input};
 use crate::life::labels::{Answer, Labeller};
+use crate::life::pictures::Namer;
 
-/// Say what a classifier makes of texts: the label of each, a number, or a tag for each word.
+/// Say what a classifier makes of texts or pictures: the label of each, a number, or a tag for each word.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu classify sentiment \"很好看的一本书\"\n  danlu classify sentiment < reviews.txt\n  danlu classify prices --json < rows.jsonl"
+    after_help = "Examples:\n  danlu classify sentiment \"很好看的一本书\"\n  danlu classify sentiment < reviews.txt\n  danlu classify prices --json < rows.jsonl\n  danlu classify lenet5 shoe.png"
 )]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder of a transformers classifier.
     model: String,
-    /// The texts; without any, each line of the standard input, as text or as a JSON object with `text`, `pair` and numbers.
+    /// The texts, or the files of pictures; without any, each line of the standard input, as text or as a JSON object with `text`, `pair` and numbers.
     texts: Vec<String>,
     /// Print a JSON object for each text.
     #[arg(long)]
@@ -26,16 +27,19 @@ pub struct Args {
 
 pub fn run(context: &Context, args: Args) -> Outcome {
     let path = Path::new(&args.model);
-    let labeller = if path.is_dir() {
-        Labeller::open(path)
+    let folder = if path.is_dir() {
+        path.to_path_buf()
     } else {
         let wanted: ModelRef =
             args.model.parse().map_err(|e| bad_input(anyhow!("{} is no folder, and as a name: {e}", args.model)))?;
         let registry = Registry::open(&context.home)?;
         let id = registry.resolve(&wanted).map_err(bad_input)?;
-        Labeller::open(&registry.folder(&id))
+        registry.folder(&id)
     };
-    let labeller = labeller.map_err(bad_input)?;
+    if let Some(namer) = Namer::open(&folder).map_err(bad_input)? {
+        return name(&namer, &args);
+    }
+    let labeller = Labeller::open(&folder).map_err(bad_input)?;
     for text in &args.texts {
         say(&labeller, text, args.json).map_err(bad_input)?;
     }
@@ -44,6 +48,30 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             let line = line.context("the standard input is not text")?;
             if !line.trim().is_empty() {
                 say(&labeller, line.trim(), args.json).with_context(|| format!("line {}", number + 1)).map_err(bad_input)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Names the pictures in the files that are given, one in a line of the standard input where none is.
+fn name(namer: &Namer, args: &Args) -> Outcome {
+    let one = |path: &str| -> Result<()> {
+        let classes = namer.ask(Path::new(path)).with_context(|| format!("{path} cannot be classified"))?;
+        let (label, probability) = classes.first().context("the model has no classes")?;
+        if args.json {
+            println!("{}", json!({ "picture": path, "answer": classes }));
+        } else {
+            println!("{label}  {probability:.3}  {path}");
+        }
+        Ok(())
+    };
+    args.texts.iter().try_for_each(|path| one(path)).map_err(bad_input)?;
+    if args.texts.is_empty() {
+        for line in std::io::stdin().lock().lines() {
+            let line = line.context("the standard input is not text")?;
+            if !line.trim().is_empty() {
+                one(line.trim()).map_err(bad_input)?;
             }
         }
     }

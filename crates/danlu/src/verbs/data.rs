@@ -143,6 +143,7 @@ fn list(context: &Context, json: bool) -> Outcome {
         (catalogue::Kind::Chat, "Can be named as `data.sources` of recipes that tune models:"),
         (catalogue::Kind::Labelled, "Can be named as `data.sources` of recipes that classify:"),
         (catalogue::Kind::Parallel, "Can be named as `data.sources` of recipes that translate, two languages together:"),
+        (catalogue::Kind::Images, "Can be named as `data.sources` of recipes that read pictures:"),
     ] {
         println!("\n{heading}");
         let mut rows = vec![["ENTRY", "TEXT", "LICENCE"].map(str::to_string)];

@@ -1,3 +1,5 @@
+mod list;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
@@ -15,17 +17,22 @@ use crate::{human, interrupt, views};
 
 /// Train what a recipe describes, or go on with a run that was stopped.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "danlu train <RECIPE> [OPTIONS]\n       danlu train --resume <RUN> [OPTIONS]")]
+#[command(
+    override_usage = "danlu train <RECIPE> [OPTIONS]\n       danlu train --resume <RUN> [OPTIONS]\n       danlu train --list"
+)]
 #[command(
     after_help = "Examples:\n  danlu train recipe.toml\n  danlu train recipe.toml --run wide --set model.hidden=512 --set budget.minutes=30\n  danlu train --resume wide"
 )]
 pub struct Args {
     /// The recipe; `danlu help recipe` explains its keys.
-    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(required_unless_present_any = ["resume", "list"], conflicts_with = "resume")]
     recipe: Option<PathBuf>,
     /// Go on with this run from its newest checkpoint.
     #[arg(long, value_name = "RUN")]
     resume: Option<String>,
+    /// List the milestones that can be trained, from 1998 on, and what to expect of each; with --json as JSON.
+    #[arg(long, conflicts_with_all = ["recipe", "resume", "set", "run", "model"])]
+    list: bool,
     /// Change a key of the recipe; can be given several times.
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
     set: Vec<String>,
@@ -45,6 +52,9 @@ pub struct Args {
 
 pub fn run(context: &Context, args: Args) -> Outcome {
     let home = &context.home;
+    if args.list {
+        return Ok(list::print(args.json)?);
+    }
     let view = if args.json { Kind::Json } else { args.view };
     interrupt::install()?;
     let prepared = match (&args.resume, &args.recipe) {

@@ -3,6 +3,7 @@
 mod classify;
 mod distill;
 mod masked;
+mod pictures;
 mod preference;
 mod pretrain;
 mod reward;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use classify::{FEATURES, Labeller};
 pub use distill::Distill;
 pub use masked::Masked;
+pub use pictures::Pictures;
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
 pub use reward::Judge;
@@ -141,6 +143,7 @@ kinds! {
     Words(Words),
     Tune(Tune),
     Label(Labeller),
+    Picture(Pictures),
     Prefer(Prefer),
     Judge(Judge),
     DistillText(Distill<Pretrain>),
@@ -174,6 +177,7 @@ impl Prepared {
             ObjectiveKind::Classify | ObjectiveKind::Regression | ObjectiveKind::TokenClassify => {
                 Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
             }
+            ObjectiveKind::ImageClassify => Prepared::Picture(Box::new(Pictures::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {

@@ -1,0 +1,191 @@
+//! Classes of pictures.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use danlu_data::images::{Augment, ImageSet, Images, Scale};
+use danlu_data::sampler::shuffled;
+use danlu_eval::{Better, Confusion, Measure, Unit, interval};
+use danlu_models::Lenet;
+use danlu_ops::Ids;
+
+use super::{Loss, Objective, Sample, Shown};
+use crate::auto::Plan;
+
+const ACCURACY: Unit = Unit { name: "accuracy", label: "of pictures named right", better: Better::Higher };
+/// Pictures that are looked at together when measuring.
+const TOGETHER: usize = 500;
+/// Held-out pictures whose class is guessed now and then, for a person to read.
+const SAMPLES: usize = 3;
+
+/// The objective: the class of each picture, by cross-entropy.
+pub struct ImageClassify {
+    set: Arc<ImageSet>,
+    scale: Scale,
+    augment: Augment,
+    micro_rows: usize,
+    seed: u64,
+}
+
+/// Pictures of one piece.
+#[derive(Debug, Clone)]
+pub struct PictureBatch {
+    /// Scaled, picture after picture.
+    values: Vec<f32>,
+    labels: Ids,
+}
+
+impl ImageClassify {
+    /// # Errors
+    /// When there is nothing to learn or to measure on: no picture, one class for all.
+    pub fn new(plan: &Plan, set: Arc<ImageSet>, scale: Scale) -> Result<Self> {
+        ensure!(!set.train.is_empty(), "there is no picture to train on");
+        ensure!(!set.held_out.is_empty(), "no picture is held out to measure with; raise `data.held_out` or give more pictures");
+        ensure!(scale.fits(set.train.channels), "the scale of the pictures is not one for {} channels", set.train.channels);
+        let first = set.train.label(0);
+        ensure!(
+            (0..set.train.len()).any(|i| set.train.label(i) != first),
+            "all {} pictures to train on are of the class {:?}; there is nothing to tell apart",
+            set.train.len(),
+            set.classes[first as usize]
+        );
+        let spec = &plan.recipe.image;
+        let augment = Augment { shift: spec.shift, flip: spec.flip, seed: plan.recipe.seed };
+        Ok(Self { set, scale, augment, micro_rows: plan.micro_rows, seed: plan.recipe.seed })
+    }
+
+    /// The training picture at a position of the run.
+    pub fn row(&self, position: u64) -> usize {
+        shuffled(position, self.set.train.len() as u64, self.seed) as usize
+    }
+
+    fn name(&self, label: usize) -> &str {
+        &self.set.classes[label]
+    }
+
+    /// What the model says of held-out pictures, by their places.
+    fn held_out_logits(&self, model: &Lenet, places: &[usize]) -> Tensor<2> {
+        model.logits(pictures_of(&self.set.held_out, places, &self.scale, &device_of(model)))
+    }
+}
+
+/// Pictures as they are, on a device: `[pictures, values]`.
+pub fn pictures_of(images: &Images, places: &[usize], scale: &Scale, device: &Device) -> Tensor<2> {
+    let each = images.each();
+    let mut values = vec![0.0; places.len() * each];
+    places.iter().zip(values.chunks_exact_mut(each)).for_each(|(&place, to)| images.write(place, scale, to));
+    Tensor::from_data(TensorData::new(values, [places.len(), each]), device)
+}
+
+fn device_of(model: &Lenet) -> Device {
+    model.devices().into_iter().next().unwrap_or_default()
+}
+
+/// The cross-entropy of logits: they are what a head of ones gives back, and the loss on a head is there already.
+fn cost(logits: Tensor<2>, labels: &Ids) -> Tensor<1> {
+    let ones = Tensor::eye(logits.dims()[1], &logits.device());
+    danlu_ops::linear_cross_entropy(logits, ones, labels)
+}
+
+/// The output that is largest in each row.
+fn guesses(logits: Tensor<2>) -> Vec<usize> {
+    let width = logits.dims()[1];
+    let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(place, _)| place);
+    logits.inner().into_data().iter::<f32>().collect::<Vec<_>>().chunks(width).map(best).collect()
+}
+
+impl Objective for ImageClassify {
+    type Model = Lenet;
+    type Batch = PictureBatch;
+
+    fn batch(&self, position: u64) -> Result<PictureBatch> {
+        let train = &self.set.train;
+        let each = train.each();
+        let mut values = vec![0.0; self.micro_rows * each];
+        let mut labels = Vec::with_capacity(self.micro_rows);
+        for (position, to) in (position..).zip(values.chunks_exact_mut(each)) {
+            let row = self.row(position);
+            self.augment.write(train, row, position, &self.scale, to);
+            labels.push(train.label(row));
+        }
+        Ok(PictureBatch { values, labels: labels.into() })
+    }
+
+    fn targets(&self, batch: &PictureBatch) -> usize {
+        batch.labels.len()
+    }
+
+    fn loss(&self, model: &Lenet, batch: &PictureBatch) -> Loss {
+        let count = batch.labels.len();
+        let data = TensorData::new(batch.values.clone(), [count, batch.values.len() / count.max(1)]);
+        let logits = model.logits(Tensor::from_data(data, &device_of(model)));
+        let right = guesses(logits.clone()).into_iter().zip(batch.labels.iter()).filter(|(guess, is)| *guess == **is as usize);
+        let report = vec![("accuracy", right.count() as f64 / count.max(1) as f64)];
+        Loss { value: cost(logits, &batch.labels), report }
+    }
+
+    /// A picture stands there as one token, its class, which carries the loss.
+    fn show(&self, batch: &PictureBatch) -> Result<Shown> {
+        let train = &self.set.train;
+        let label = batch.labels.first().map_or(0, |label| *label);
+        let first = &batch.values[..train.each().min(batch.values.len())];
+        let (low, high) = first.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
+        let name = self.name(label as usize).to_owned();
+        let text = format!("{name}: {}×{}×{} values from {low:.2} to {high:.2}", train.channels, train.height, train.width);
+        Ok(Shown { text, tokens: vec![(label, name, true)], starts: vec![0] })
+    }
+
+    fn held_out_tokens(&self) -> u64 {
+        self.set.held_out.len() as u64
+    }
+
+    fn measure(&self, model: &Lenet, pictures: u64) -> Result<Measure> {
+        let start = Instant::now();
+        let model = model.valid();
+        let held_out = &self.set.held_out;
+        let every = (held_out.len() as u64 / pictures.max(1)).max(1) as usize;
+        let chosen: Vec<usize> = (0..held_out.len()).step_by(every).collect();
+        let mut confusion = Confusion::new(self.set.classes.len());
+        let (mut pairs, mut loss) = (vec![], 0.0);
+        for places in chosen.chunks(TOGETHER) {
+            let logits = self.held_out_logits(&model, places);
+            let labels: Ids = places.iter().map(|&place| held_out.label(place)).collect();
+            loss += f64::from(cost(logits.clone(), &labels).into_scalar::<f32>()) * places.len() as f64;
+            for (&is, guess) in labels.iter().zip(guesses(logits)) {
+                confusion.add(is as usize, guess);
+                pairs.push((f64::from(u8::from(is as usize == guess)), 1.0));
+            }
+        }
+        let count = pairs.len() as f64;
+        ensure!(loss.is_finite(), "what the model says of the held-out pictures is not a number; training diverged");
+        let (low, high) = interval(&pairs);
+        Ok(Measure {
+            unit: ACCURACY,
+            value: confusion.accuracy(),
+            low,
+            high,
+            items: pairs.len() as u64,
+            tokens: pairs.len() as u64,
+            bytes: 0,
+            seconds: start.elapsed().as_secs_f64(),
+            others: vec![("macro_f1", confusion.macro_f1()), ("loss", loss / count)],
+        })
+    }
+
+    fn samples(&self, model: &Lenet, draw: u64) -> Result<Vec<Sample>> {
+        let model = model.valid();
+        let held_out = &self.set.held_out;
+        let every = (held_out.len() / SAMPLES).max(1);
+        let offset = (draw as usize) % every;
+        let places: Vec<usize> = (0..held_out.len()).skip(offset).step_by(every).take(SAMPLES).collect();
+        let guesses = guesses(self.held_out_logits(&model, &places));
+        let one = |(place, guess): (usize, usize)| Sample {
+            prompt: format!("picture {place}"),
+            text: format!(" → {} (is {})", self.name(guess), self.name(held_out.label(place) as usize)),
+        };
+        Ok(places.into_iter().zip(guesses).map(one).collect())
+    }
+}
