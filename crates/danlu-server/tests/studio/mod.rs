@@ -103,7 +103,7 @@ fn votes_and_thumbs_become_preferences_that_training_reads() {
     assert_eq!(thumb(json!(-1)).json()["thumb"], -1);
     thumb(json!(2)).error(400);
 
-    let read = preference::read(&[Source::Path(file.clone())]).unwrap();
+    let read = preference::read(&[Source::Path(file.display().to_string())]).unwrap();
     assert!(read.bad.is_empty(), "{:?}", read.bad);
     let pairs = preference::pairs(&read.records);
     assert_eq!(pairs.len(), 1);
