@@ -4,7 +4,11 @@ import { element } from "./dom.js";
 
 const INLINE = /(`+)([^`]|[^`][\s\S]*?[^`])\1(?!`)|\*\*([^*\n]+(?:\*[^*\n]+)*)\*\*|\*([^*\s][^*\n]*)\*|\[([^\]\n]+)\]\((https?:\/\/[^\s()]+)\)/g;
 
+/** A paragraph longer than this is shown as it is: looking for pairs of marks in it would take too long. */
+const LONGEST = 10000;
+
 function inline(text, depth = 0) {
+  if (text.length > LONGEST) return [text];
   const parts = [];
   let at = 0;
   for (const match of depth < 4 ? text.matchAll(INLINE) : []) {

@@ -38,6 +38,7 @@ function later(work, turn, after = EVERY) {
 async function one(place, name, turn) {
   let rows = [];
   let from = 0;
+  let drawn = "";
   const address = `/studio/runs/${encodeURIComponent(name)}`;
   const refresh = async () => {
     let answer = await get(`${address}?from=${from}`);
@@ -50,7 +51,10 @@ async function one(place, name, turn) {
       answer = await get(`${address}?from=${from}`);
     }
     if (turn !== shown) return;
-    draw(place, answer, rows, address, refresh);
+    // What has not changed stays, and with it what has the focus.
+    const now = `${from} ${answer.run.state}`;
+    if (now !== drawn) draw(place, answer, rows, address, refresh);
+    drawn = now;
     later(refresh, turn);
   };
   await refresh();

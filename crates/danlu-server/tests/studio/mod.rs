@@ -227,6 +227,27 @@ fn another_page_can_do_nothing() {
 }
 
 #[test]
+fn every_part_of_the_page_is_there() {
+    let server = start("parts", Options::default(), None);
+    let mut seen = std::collections::BTreeSet::from(["main.js".to_owned()]);
+    let mut left = vec!["main.js".to_owned()];
+    while let Some(name) = left.pop() {
+        let part = server.get(&format!("/web/{name}"));
+        assert!(part.status == 200 && part.headers.contains("text/javascript"), "{name}");
+        for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "eval(", "http://www.w3.org/1999"] {
+            assert!(!part.body.contains(sink), "{name} has {sink}");
+        }
+        let imported = part.body.lines().filter_map(|line| line.split("from \"./").nth(1)?.strip_suffix("\";"));
+        for name in imported.map(str::to_owned) {
+            if seen.insert(name.clone()) {
+                left.push(name);
+            }
+        }
+    }
+    assert!(seen.len() >= 9 && seen.contains("markdown.js"), "{seen:?}");
+}
+
+#[test]
 fn conversations_belong_to_their_key() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("keys");
