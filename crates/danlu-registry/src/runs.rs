@@ -241,8 +241,8 @@ fn newest(log: &Path) -> Option<Map<String, Value>> {
     file.seek(SeekFrom::Start(size.saturating_sub(TAIL))).ok()?;
     let mut bytes = vec![];
     file.take(TAIL).read_to_end(&mut bytes).ok()?;
-    let rows = bytes.rsplit(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    rows.into_iter().find(|row: &Map<String, Value>| row.get("kind").and_then(Value::as_str) == Some("train"))
+    let mut rows = bytes.rsplit(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    rows.find(|row: &Map<String, Value>| row.get("kind").and_then(Value::as_str) == Some("train"))
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ export const $ = (id) => document.getElementById(id);
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (key === "testid") made.dataset.testid = value;
-    else if (key.startsWith("aria-")) made.setAttribute(key, value);
+    if (key === "testid") {
+      if (value) made.dataset.testid = value;
+    } else if (key.startsWith("aria-")) made.setAttribute(key, value);
     else made[key] = value;
   }
   made.append(...children.filter((child) => child !== null && child !== undefined && child !== false));

@@ -12,7 +12,7 @@ const sections = {
   chat: chat.show, templates: templates.show, votes: workshop.votes, runs: runs.show, models: workshop.models, data: workshop.data,
 };
 
-export function status(text) {
+function status(text) {
   $("status").textContent = text;
 }
 

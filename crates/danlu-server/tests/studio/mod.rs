@@ -216,7 +216,7 @@ fn another_page_can_do_nothing() {
     server.page("POST", "/studio/conversations", &long).error(400);
     let large = json!({"settings": {"a": "b".repeat(20_000)}});
     server.page("POST", "/studio/conversations", &large).error(400);
-    server.page("POST", "/studio/conversations", &json!({"system": "a".repeat(110_000)})).error(413);
+    server.page("POST", "/studio/conversations", &json!({"system": "a".repeat(100_000)})).error(413);
     let turns = json!({"messages": [{"role": "assistant", "content": "a"}]});
     server.page("POST", "/studio/conversations", &turns).error(400);
     for id in ["0", "-1", "99999999999999999999", "abc"] {

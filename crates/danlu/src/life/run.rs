@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -174,12 +174,12 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let mut watcher = Watcher::new(view, name, plan, curve)?;
     watcher.state.curves = curves::read(&dir, curve)?;
     let run = Run { folder: &dir, plan, objective: &objective, device: &device, data: &identity, stop: interrupt::flag() };
+    let held = &held;
     let trained = thread::scope(|scope| {
         let (end, ended) = channel();
-        let held = &held;
         scope.spawn(move || listen(held, &ended));
         let trained = train(&run, || kind.fresh(&device), &mut watcher);
-        drop(end);
+        drop::<Sender<()>>(end);
         trained
     });
     // The terminal is given back before anything is printed.
