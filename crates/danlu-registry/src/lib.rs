@@ -1,4 +1,4 @@
-//! Models on disk, with their lineage.
+//! Models and runs on disk, with their lineage.
 //!
 //! A model is a plain folder that `transformers` loads, `models/<name>@<version>/`, with a `danlu.json` that says where it came from:
 //! parent, recipe, data, tokenizer, code, measures, and the BLAKE3 of each file. The folders are the truth. `index.sqlite` is an index
@@ -12,6 +12,7 @@ mod index;
 mod lineage;
 mod record;
 mod registry;
+pub mod runs;
 mod standing;
 mod transfer;
 

@@ -12,7 +12,10 @@ use crate::{metrics, server};
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "danlu", description = "Models over the API of OpenAI's clients"),
+    info(
+        title = "danlu",
+        description = "Models over the API of OpenAI's clients. The routes of the page under /studio belong to it and change with it, so they are not described."
+    ),
     paths(
         chat::complete,
         completions::complete,

@@ -37,7 +37,7 @@ fn check(keys: Option<&Keys>, headers: &HeaderMap, counts: bool) -> Result<Calle
                 if counts {
                     key.allowance.take(Instant::now()).map_err(|passed| too_often(&key.name, &passed))?;
                 }
-                return Ok(Caller(Some(key.allowance.clone())));
+                return Ok(Caller { name: key.name.clone(), allowance: Some(key.allowance.clone()) });
             }
             None => "this API key is not known here",
         },

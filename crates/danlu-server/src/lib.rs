@@ -1,4 +1,4 @@
-//! Models that others can talk to: OpenAI's API over HTTP, and a page.
+//! Models that others can talk to: OpenAI's API over HTTP, and the studio, a page with its own routes.
 //!
 //! [`Model`] is one with its engine, or an encoder, [`Server`] answers for several. A handler turns a request into tokens, hands them to the model's engine
 //! and passes on what comes back; when its client goes away it is dropped, and with it the request.
@@ -14,6 +14,7 @@ mod model;
 mod page;
 mod rates;
 mod server;
+mod studio;
 mod writer;
 
 pub use keys::Keys;
@@ -21,3 +22,4 @@ pub use model::Model;
 pub use rates::Rates;
 pub(crate) use server::App;
 pub use server::Server;
+pub use studio::Studio;

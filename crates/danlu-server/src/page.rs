@@ -1,4 +1,4 @@
-//! The page at `/`, whose files are part of the program.
+//! The studio's page at `/`, whose files are part of the program.
 
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
@@ -11,8 +11,8 @@ use crate::error::ApiError;
 #[folder = "web/"]
 struct Files;
 
-/// The page loads nothing from elsewhere, and may not.
-const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The page loads nothing from elsewhere, and may not; pictures that it asked for with its key are shown from its memory.
+const POLICY: &str = "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 pub async fn index() -> Response {
     file("index.html")
@@ -26,6 +26,7 @@ fn file(name: &str) -> Response {
     let kind = match name.rsplit('.').next() {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
         Some("js") => "text/javascript; charset=utf-8",
         _ => "application/octet-stream",
     };

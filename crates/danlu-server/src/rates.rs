@@ -86,14 +86,18 @@ impl Allowance {
     }
 }
 
-/// Who asks, as far as rates go; nobody in particular when there are no keys.
+/// Who asks; nobody in particular when there are no keys.
 #[derive(Clone, Debug, Default)]
-pub struct Caller(pub Option<Arc<Allowance>>);
+pub struct Caller {
+    /// Its key's name, or nothing.
+    pub name: String,
+    pub allowance: Option<Arc<Allowance>>,
+}
 
 impl Caller {
     /// Takes tokens from what the key may still ask for.
     pub fn charge(&self, tokens: usize) {
-        if let Some(allowance) = &self.0 {
+        if let Some(allowance) = &self.allowance {
             allowance.charge(tokens, Instant::now());
         }
     }

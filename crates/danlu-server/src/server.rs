@@ -20,6 +20,7 @@ use crate::error::ApiError;
 use crate::guard::guard;
 use crate::keys::Keys;
 use crate::model::Model;
+use crate::studio::{self, Studio};
 use crate::{metrics, page};
 
 /// How often it is looked whether the server is to stop.
@@ -30,6 +31,8 @@ pub struct Server {
     pub models: Vec<Model>,
     /// Without keys, only this machine is answered.
     pub keys: Option<Keys>,
+    /// What the page works on; without it there is the API alone.
+    pub studio: Option<Studio>,
     /// The largest body of a request, in bytes.
     pub body_limit: usize,
 }
@@ -87,7 +90,7 @@ impl Server {
             metrics: metrics::recorder()?,
             started: now(),
         };
-        let guarded = Router::new()
+        let mut router = Router::new()
             .route("/v1/chat/completions", post(chat::complete))
             .route("/v1/completions", post(completions::complete))
             .route("/v1/responses", post(responses::create))
@@ -95,12 +98,14 @@ impl Server {
             .route("/v1/models", get(models::list))
             .route("/v1/models/{model}", get(models::show))
             .route("/metrics", get(metrics::show))
-            .route_layer(middleware::from_fn_with_state(app.clone(), guard));
-        Ok(guarded
+            .route_layer(middleware::from_fn_with_state(app.clone(), guard))
             .route("/health", get(health))
-            .route("/openapi.json", get(openapi))
-            .route("/", get(page::index))
-            .route("/web/{name}", get(page::asset))
+            .route("/openapi.json", get(openapi));
+        if let Some(studio) = self.studio {
+            router =
+                router.route("/", get(page::index)).route("/web/{name}", get(page::asset)).merge(studio::router(&app, studio));
+        }
+        Ok(router
             .fallback(|| async {
                 ApiError::new(StatusCode::NOT_FOUND, "there is nothing here; /openapi.json says what there is")
             })

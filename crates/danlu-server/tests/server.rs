@@ -1,6 +1,7 @@
 //! The server as its clients meet it: on a free port, over plain HTTP, with a tiny model of random weights.
 
 mod common;
+mod studio;
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
@@ -211,7 +212,7 @@ fn with_keys_only_who_has_one_is_let_in() {
     assert_eq!(server.get("/v1/models").status, 200);
     assert_eq!(server.send("GET", "/v1/models", &[("host", "models.example")], "").status, 200, "with keys any name is answered");
 
-    let open = Server { models: vec![], keys: None, body_limit: 0 };
+    let open = Server { models: vec![], keys: None, studio: None, body_limit: 0 };
     let message = open.bind("0.0.0.0:0".parse().unwrap()).unwrap_err().to_string();
     assert!(message.contains("--api-key-file"), "{message}");
 }

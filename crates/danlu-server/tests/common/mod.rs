@@ -15,7 +15,7 @@ use danlu_data::chat::Template;
 use danlu_data::tokenizer::{TrainSpec, train};
 use danlu_engine::serve::Options;
 use danlu_models::{Decoder, DecoderConfig, LlamaConfig, folder};
-use danlu_server::{Keys, Model, Server};
+use danlu_server::{Keys, Model, Server, Studio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -44,22 +44,35 @@ pub struct Running {
     pub stop: Arc<AtomicBool>,
     pub thread: Option<JoinHandle<()>>,
     pub key: Option<String>,
+    /// danlu's home, for the studio.
+    pub home: TempDir,
 }
 
 /// Serves the model under `id`, which measures are told apart by.
 pub fn start(id: &str, options: Options, keys: Option<Keys>) -> Running {
-    serve(vec![Model::load(id, Some(format!("{id}@1")), model(), options).unwrap()], keys)
+    serve(vec![load(id, options)], keys)
 }
 
-/// Serves models.
+/// The model, called `id`.
+pub fn load(id: &str, options: Options) -> Model {
+    Model::load(id, Some(format!("{id}@1")), model(), options).unwrap()
+}
+
+/// Serves models, with the studio of an empty home.
 pub fn serve(models: Vec<Model>, keys: Option<Keys>) -> Running {
-    let server = Server { models, keys, body_limit: 100_000 };
+    serve_home(models, keys, tempfile::tempdir().unwrap(), None)
+}
+
+/// Serves models with the studio of this home, whose runs and models the key of the owner's name may look at.
+pub fn serve_home(models: Vec<Model>, keys: Option<Keys>, home: TempDir, owner: Option<&str>) -> Running {
+    let studio = Studio::open(home.path(), None, owner.map(str::to_owned)).unwrap();
+    let server = Server { models, keys, studio: Some(studio), body_limit: 100_000 };
     let listener = server.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = stop.clone();
     let thread = std::thread::spawn(move || server.run(listener, move || stopping.load(Ordering::Acquire)).unwrap());
-    Running { address, stop, thread: Some(thread), key: None }
+    Running { address, stop, thread: Some(thread), key: None, home }
 }
 
 impl Drop for Running {
@@ -137,6 +150,13 @@ impl Running {
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[("content-type", "application/json")], &body.to_string())
+    }
+
+    /// Asks as the studio's page does.
+    pub fn page(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json"), ("x-danlu-studio", "1"), ("sec-fetch-site", "same-origin")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, path, &headers, &body)
     }
 
     /// A measure of the model, as Prometheus reads it.

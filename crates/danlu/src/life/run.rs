@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use danlu_data::Progress;
 use danlu_lab::{Machine, Measured, Prediction, Prices, calibrate, compare, predict};
+use danlu_registry::runs::Held;
 use danlu_registry::{GateRecord, ModelId, ModelRef, Registry, SetRecord, check_name};
 use danlu_train::{Plan, Recipe, Run, Summary, train};
 use serde::{Deserialize, Serialize};
@@ -22,6 +26,8 @@ const RECIPE: &str = "recipe.toml";
 pub const TOKENIZER: &str = "tokenizer.json";
 const PICTURE: &str = "curve.png";
 const RECORD_LIMIT: u64 = 1 << 20;
+/// How often it is looked whether somebody asked a run to stop.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// `run.json`: what the run was begun with, and the model it ended in.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -31,8 +37,22 @@ pub struct RunRecord {
     /// What its model is to be called.
     pub model_name: String,
     pub data: Vec<DataRecord>,
+    /// What was predicted when it first started.
+    #[serde(default)]
+    pub planned: Option<Planned>,
     /// The registered model, once there is one.
     pub model: Option<ModelId>,
+}
+
+/// What was predicted of a run, to be held against what it came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Planned {
+    pub steps: u64,
+    pub tokens: u64,
+    pub seconds: f64,
+    pub tokens_per_second: f64,
+    /// In bytes.
+    pub memory: u64,
 }
 
 /// What a run came to.
@@ -83,7 +103,11 @@ pub fn begin(home: &Path, prepared: &Prepared, minutes: Option<f64>, model_name:
         // With its configuration, since a tokenizer alone does not say which of its tokens ends a document.
         tokenizer.export(&dir, recipe.model.context.unwrap_or_default())?;
     }
-    write_record(home, name, &RunRecord { minutes, model_name: model_name.into(), data: prepared.data(), model: None })?;
+    write_record(
+        home,
+        name,
+        &RunRecord { minutes, model_name: model_name.into(), data: prepared.data(), planned: None, model: None },
+    )?;
     danlu_files::write_atomic_bytes(&dir.join(RECIPE), recipe.to_toml()?.as_bytes())
 }
 
@@ -142,13 +166,22 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let plan = kind.plan();
     let name = &plan.recipe.name;
     let dir = folder(home, name);
+    let held = Held::take(&dir)?;
     let (planned, _) = prediction_of(home, plan);
+    note_plan(home, name, &planned)?;
     let device = danlu_ops::device().autodiff();
     let (objective, identity, curve) = (kind.objective()?, kind.identity(), kind.curve());
     let mut watcher = Watcher::new(view, name, plan, curve)?;
     watcher.state.curves = curves::read(&dir, curve)?;
     let run = Run { folder: &dir, plan, objective: &objective, device: &device, data: &identity, stop: interrupt::flag() };
-    let trained = train(&run, || kind.fresh(&device), &mut watcher);
+    let held = &held;
+    let trained = thread::scope(|scope| {
+        let (end, ended) = channel();
+        scope.spawn(move || listen(held, &ended));
+        let trained = train(&run, || kind.fresh(&device), &mut watcher);
+        drop::<Sender<()>>(end);
+        trained
+    });
     // The terminal is given back before anything is printed.
     let state = watcher.finish();
     let trained = trained?;
@@ -190,6 +223,29 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
         },
     );
     Ok(done)
+}
+
+/// Keeps what was predicted when a run first starts.
+fn note_plan(home: &Path, name: &str, planned: &Prediction) -> Result<()> {
+    if let Some(mut record) = record(home, name)
+        && record.planned.is_none()
+    {
+        let Prediction { steps, tokens, seconds, tokens_per_second, memory, .. } = planned;
+        let (steps, tokens, seconds, tokens_per_second) = (*steps, *tokens, *seconds, *tokens_per_second);
+        record.planned = Some(Planned { steps, tokens, seconds, tokens_per_second, memory: memory.total() });
+        write_record(home, name, &record)?;
+    }
+    Ok(())
+}
+
+/// Passes on that somebody asked the run to stop from outside, as Ctrl-C does from inside, until the run has ended.
+fn listen(held: &Held, ended: &Receiver<()>) {
+    while ended.recv_timeout(GLANCE) == Err(RecvTimeoutError::Timeout) {
+        // A second request would end the program at once.
+        if held.asked_to_stop() && !interrupt::requested() {
+            interrupt::request();
+        }
+    }
 }
 
 fn draw(dir: &Path, id: &ModelId, done: &Done, headline: &str) -> Result<PathBuf> {

@@ -2,8 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use danlu_engine::serve::Options;
-use danlu_server::{Keys, Model, Rates, Server};
+use danlu_engine::serve::{Draft, Options};
+use danlu_server::{Keys, Model, Rates, Server, Studio};
 
 use super::{Context, generate};
 use crate::exit::{Outcome, bad_input};
@@ -36,6 +36,12 @@ pub struct Args {
     /// Let the new key have at most this many tokens read and written in a minute.
     #[arg(long, value_name = "N", requires = "new_api_key", value_parser = clap::value_parser!(u32).range(1..))]
     pub tokens_per_minute: Option<u32>,
+    /// Serve the API alone, without the page.
+    #[arg(long)]
+    pub no_studio: bool,
+    /// Let who has the key of this name also see runs, data and models on the page, and stop runs; without keys, whoever is let in does.
+    #[arg(long, value_name = "NAME", requires = "api_key_file", conflicts_with = "no_studio")]
+    pub owner: Option<String>,
     /// Write at most this many answers of a model at the same time.
     #[arg(long, value_name = "N", default_value_t = Options::default().width)]
     pub width: usize,
@@ -45,6 +51,10 @@ pub struct Args {
     /// Keep what was computed for this many tokens of prompts, for prompts that begin alike.
     #[arg(long, value_name = "N", default_value_t = Options::default().kept_tokens)]
     pub kept_tokens: usize,
+    /// Guess what answers will say and read the guesses at once, so that they come sooner and are the same: `lookup` guesses from the text so
+    /// far, a smaller MODEL with the same tokenizer from what it would say.
+    #[arg(long, value_name = "lookup|MODEL")]
+    pub draft: Option<String>,
     /// Take requests of at most this many bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub body_limit: usize,
@@ -57,10 +67,19 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         return Ok(());
     }
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose().map_err(bad_input)?;
-    let mut server = Server { models: vec![], keys, body_limit: args.body_limit };
+    // The program itself goes on with runs that are asked for.
+    let program = std::env::current_exe().ok();
+    let studio = (!args.no_studio).then(|| Studio::open(&context.home, program, args.owner)).transpose();
+    let studio = studio.map_err(|error| bad_input(error.context("without the page it can be served: --no-studio")))?;
+    let mut server = Server { models: vec![], keys, studio, body_limit: args.body_limit };
     // Before the models are loaded, which takes its time, so that a wrong address is told of at once.
     let listener = server.bind(SocketAddr::new(args.host, args.port)).map_err(bad_input)?;
-    let options = Options { width: args.width, queue: args.queue, kept_tokens: args.kept_tokens, ..Options::default() };
+    let draft = match args.draft.as_deref() {
+        None => Draft::Off,
+        Some("lookup") => Draft::Lookup,
+        Some(model) => Draft::Model(generate::open(context, model)?.into()),
+    };
+    let options = Options { width: args.width, queue: args.queue, kept_tokens: args.kept_tokens, draft, ..Options::default() };
     for name in &args.models {
         let began = Instant::now();
         let folder = generate::folder(context, name)?;
@@ -73,7 +92,8 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     }
     interrupt::install()?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}  (API at /v1, page at /; Ctrl-C finishes what is being written and leaves)");
+    let page = if server.studio.is_some() { ", page at /" } else { "" };
+    println!("listening on http://{address}  (API at /v1{page}; Ctrl-C finishes what is being written and leaves)");
     server.run(listener, interrupt::requested)?;
     println!("stopped");
     Ok(())
