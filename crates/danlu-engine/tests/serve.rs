@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use danlu_data::tokenizer::{Tokenizer, TrainSpec, train};
-use danlu_engine::serve::{Engine, Event, Options, Refused, Request, Scheduler, Sink};
+use danlu_engine::serve::{Draft, Engine, Event, Options, Refused, Request, Scheduler, Sink};
 use danlu_engine::{Generator, Grammars, Reason, Sampling};
 use danlu_models::gguf::{self, Gguf};
 use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig};
@@ -34,6 +34,11 @@ fn tokenizer() -> Tokenizer {
 fn generator() -> Generator {
     let config = LlamaConfig { initializer_range: 0.4, ..LlamaConfig::new(tokenizer().vocab_size(), 16, 2, 8, CONTEXT) };
     Generator::new(Decoder::new(&DecoderConfig::Llama(config), 5, &Device::flex()).unwrap(), tokenizer())
+}
+
+/// Whoever may guess; the model guesses rightly for itself.
+fn drafts() -> [Draft; 3] {
+    [Draft::Off, Draft::Lookup, Draft::Model(Arc::new(generator()))]
 }
 
 /// The same with weights in blocks, wide enough for them.
@@ -174,6 +179,7 @@ fn come_and_go(generator: &Generator, seeds: u64) -> [usize; 3] {
             rows: rng.random_range(32..120),
             kept_tokens: if rng.random() { 512 } else { 0 },
             queue: 64,
+            draft: drafts()[seed as usize % 3].clone(),
         };
         let mut scheduler = Scheduler::new(generator, options.clone());
         let mut running = vec![];
@@ -236,6 +242,25 @@ fn an_answer_from_blocks_does_not_depend_on_its_company() {
     in_any_company(&in_blocks(), &[1, 8, 41, 100]);
 }
 
+#[test]
+fn right_guesses_save_steps() {
+    let _turn = turn();
+    let generator = generator();
+    let sampling = Sampling { max_tokens: 60, ..Sampling::greedy() };
+    let steps = |draft: Draft, streams: u32| {
+        let mut scheduler = Scheduler::new(&generator, Options { draft, kept_tokens: 0, ..Options::default() });
+        (0..streams).for_each(|i| scheduler.push(request(&prompt(i, 20, 3), &sampling).0));
+        (1usize..).find(|_| {
+            scheduler.step();
+            scheduler.is_idle()
+        })
+    };
+    let [off, _, model] = drafts();
+    let (alone, drafted) = (steps(off.clone(), 1).unwrap(), steps(model.clone(), 1).unwrap());
+    assert!(drafted <= alone.div_ceil(6), "{drafted} steps with guesses that are all right, {alone} without");
+    assert_eq!(steps(model, 9), steps(off, 9), "where many are written nothing is guessed");
+}
+
 fn in_any_company(generator: &Generator, prompts: &[usize]) {
     let sampling = Sampling { temperature: 1.0, max_tokens: 20, seed: 9, ..Sampling::default() };
     let ask = |len: usize| {
@@ -258,8 +283,9 @@ fn in_any_company(generator: &Generator, prompts: &[usize]) {
         let mut scheduler = Scheduler::new(generator, Options { kept_tokens: 0, rows: 1000, ..Options::default() });
         scheduler.push(one);
         run(&mut scheduler);
-        for rows in [32, 50, 77, 128] {
-            let mut scheduler = Scheduler::new(generator, Options { rows, ..Options::default() });
+        for (i, rows) in [32, 50, 77, 128].into_iter().enumerate() {
+            let draft = drafts()[i % 3].clone();
+            let mut scheduler = Scheduler::new(generator, Options { rows, draft, ..Options::default() });
             for i in 0..4 {
                 scheduler.push(request(&prompt(1, 60 + 25 * i, 99), &sampling).0);
                 scheduler.step();

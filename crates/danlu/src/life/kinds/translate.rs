@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::Progress;
@@ -110,6 +110,9 @@ fn tokenizer(recipe: &Recipe, train: &[Pair], run: Option<&Path>) -> Result<Toke
         TokenizerKind::Bpe => Algorithm::Bpe,
         TokenizerKind::Unigram => Algorithm::Unigram,
         TokenizerKind::Wordpiece => Algorithm::WordPiece,
+        TokenizerKind::Words => bail!(
+            "`tokenizer.kind` is \"words\"; a translation is put together again from its tokens, which words without their case and signs cannot be"
+        ),
     };
     let bytes: usize = train.iter().map(|pair| pair.source.len() + pair.target.len()).sum();
     let vocab_size = auto::vocabulary(recipe, bytes as u64, danlu_ops::gemm_rate());
