@@ -21,6 +21,8 @@ use crate::rates::Caller;
 const MOST: i64 = 1000;
 /// A few examples show what is meant; each is two messages.
 const MOST_EXAMPLES: usize = 50;
+/// The longest text that comes of a template, in bytes: a long value may stand in it many times.
+const LONGEST: usize = 1 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,18 +115,16 @@ fn parts(mut text: &str) -> Vec<Part<'_>> {
     let mut found = vec![];
     let mut from = 0;
     while let Some(open) = text[from..].find("{{").map(|at| from + at) {
-        let name = text[open + 2..].find("}}").map(|length| &text[open + 2..open + 2 + length]);
-        let named = name.filter(|name| {
-            let name = name.trim();
-            !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_')
-        });
-        match named {
-            Some(name) => {
-                found.extend([Part::Text(&text[..open]), Part::Variable(name.trim())]);
-                text = &text[open + 4 + name.len()..];
-                from = 0;
-            }
-            None => from = open + 1,
+        // Only as far as a name could go, so that many braces take no longer than other text.
+        let rest = &text[open + 2..];
+        let name = &rest[..rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ' ')).unwrap_or(rest.len())];
+        let is_name = !name.trim().is_empty() && !name.trim().contains(' ') && rest[name.len()..].starts_with("}}");
+        if is_name {
+            found.extend([Part::Text(&text[..open]), Part::Variable(name.trim())]);
+            text = &rest[name.len() + 2..];
+            from = 0;
+        } else {
+            from = open + 1;
         }
     }
     found.push(Part::Text(text));
@@ -133,14 +133,18 @@ fn parts(mut text: &str) -> Vec<Part<'_>> {
 
 /// The text with its variables replaced. What stands in a value is not looked at again.
 fn fill(text: &str, values: &BTreeMap<String, String>) -> Result<String, ApiError> {
-    let one = |part| match part {
-        Part::Text(text) => Ok(text),
-        Part::Variable(name) => values
-            .get(name)
-            .map(String::as_str)
-            .ok_or_else(|| ApiError::bad_request(format!("the variable {name} has no value")).param("values")),
-    };
-    parts(text).into_iter().map(one).collect()
+    let wrong = |message: String| ApiError::bad_request(message).param("values");
+    let mut filled = String::new();
+    for part in parts(text) {
+        filled.push_str(match part {
+            Part::Text(text) => text,
+            Part::Variable(name) => values.get(name).ok_or_else(|| wrong(format!("the variable {name} has no value")))?,
+        });
+        if filled.len() > LONGEST {
+            return Err(wrong(format!("a text with these values has more than {LONGEST} bytes")));
+        }
+    }
+    Ok(filled)
 }
 
 const COLUMNS: &str = "id, name, system, body, examples";
@@ -265,5 +269,8 @@ mod tests {
             assert_eq!(fill(text, &values).unwrap(), filled, "{text:?}");
         }
         assert!(fill("{{c}}", &values).is_err());
+        assert_eq!(fill(&"{".repeat(1_000_000), &values).unwrap().len(), 1_000_000);
+        let long = BTreeMap::from([("a".to_owned(), "x".repeat(1000))]);
+        assert!(fill(&"{{a}}".repeat(2000), &long).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -179,7 +179,7 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
         let (end, ended) = channel();
         scope.spawn(move || listen(held, &ended));
         let trained = train(&run, || kind.fresh(&device), &mut watcher);
-        drop::<Sender<()>>(end);
+        drop(end);
         trained
     });
     // The terminal is given back before anything is printed.
