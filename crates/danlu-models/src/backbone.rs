@@ -77,7 +77,7 @@ impl Backbone {
         match self {
             Self::Decoder(decoder) => {
                 let targets = vec![danlu_ops::IGNORE; texts.ids.len()].into();
-                let batch = Batch { ids: texts.ids.clone(), targets, segments: texts.segments.clone() };
+                let batch = Batch { ids: texts.ids.clone(), targets, segments: texts.segments.clone(), shared: None };
                 if recompute { decoder.hidden_recomputed(&batch) } else { decoder.hidden(&batch) }
             }
             Self::Bert(bert) => bert.hidden(&texts.ids, Some(&texts.kinds), &texts.segments, recompute),

@@ -241,7 +241,7 @@ impl Decoder {
     }
 
     fn run(&self, batch: &Batch, recompute: bool) -> Tensor<2> {
-        each!(self, model => model.hidden(&batch.ids, &batch.segments, recompute))
+        each!(self, model => model.hidden(batch, recompute))
     }
 }
 

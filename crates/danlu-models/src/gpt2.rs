@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Segments};
 
+use crate::batch::{Batch, Shared};
 use crate::config::Gpt2Config;
 use crate::layers::{LayerNorm, Linear, Matrix, Table};
 use crate::prompt;
@@ -117,21 +118,30 @@ impl Gpt2 {
         self.shape.least_rows = rows;
     }
 
-    pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let x = self.transformer.wte.rows(ids);
-        prompt::around(self.prompt_embeddings.as_ref(), x, segments, |x, segments| self.layers(x, segments, recompute))
+    pub(crate) fn hidden(&self, batch: &Batch, recompute: bool) -> Tensor<2> {
+        let x = self.transformer.wte.rows(&batch.ids);
+        if self.prompt_embeddings.is_none() {
+            return self.layers(x, &batch.segments, batch.shared.as_ref(), recompute);
+        }
+        let layers = |x, segments: &Segments| self.layers(x, segments, None, recompute);
+        prompt::around(self.prompt_embeddings.as_ref(), x, &batch.segments, layers)
     }
 
-    fn layers(&self, x: Tensor<2>, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let mut x = x + danlu_ops::embedding(self.transformer.wpe.weight.val(), &segments.positions());
+    fn layers(&self, x: Tensor<2>, segments: &Segments, shared: Option<&Shared>, recompute: bool) -> Tensor<2> {
+        let x = x + danlu_ops::embedding(self.transformer.wpe.weight.val(), &segments.positions());
+        let mut x = Shared::computed(shared, x);
         for layer in &self.transformer.h {
-            let (shape, segments) = (self.shape.clone(), segments.clone());
+            let (shape, segments, shared) = (self.shape.clone(), segments.clone(), shared.cloned());
             let forward = move |layer: &Gpt2Layer, x| {
-                layer.forward(x, &shape, |qkv| danlu_ops::attention(qkv, shape.heads, None, &segments))
+                layer.forward(x, &shape, |qkv| {
+                    let qkv = Shared::all(shared.as_ref(), qkv);
+                    let y = danlu_ops::attention(qkv, shape.heads, None, &segments);
+                    Shared::computed(shared.as_ref(), y)
+                })
             };
             x = if recompute { danlu_ops::recompute(layer, x, forward) } else { forward(layer, x) };
         }
-        self.transformer.ln_f.forward(x, self.shape.eps)
+        Shared::all(shared, self.transformer.ln_f.forward(x, self.shape.eps))
     }
 
     pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {

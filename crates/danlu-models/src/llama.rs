@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Rope, Segments};
 
+use crate::batch::{Batch, Shared};
 use crate::config::LlamaConfig;
 use crate::layers::{Linear, RmsNorm, Table};
 use crate::prompt;
@@ -124,20 +125,29 @@ impl Llama {
         self.shape.least_rows = rows;
     }
 
-    pub(crate) fn hidden(&self, ids: &Ids, segments: &Segments, recompute: bool) -> Tensor<2> {
-        let x = self.model.embed_tokens.rows(ids);
-        prompt::around(self.prompt_embeddings.as_ref(), x, segments, |x, segments| self.layers(x, segments, recompute))
+    pub(crate) fn hidden(&self, batch: &Batch, recompute: bool) -> Tensor<2> {
+        let x = self.model.embed_tokens.rows(&batch.ids);
+        if self.prompt_embeddings.is_none() {
+            return self.layers(x, &batch.segments, batch.shared.as_ref(), recompute);
+        }
+        let layers = |x, segments: &Segments| self.layers(x, segments, None, recompute);
+        prompt::around(self.prompt_embeddings.as_ref(), x, &batch.segments, layers)
     }
 
-    fn layers(&self, mut x: Tensor<2>, segments: &Segments, recompute: bool) -> Tensor<2> {
+    fn layers(&self, x: Tensor<2>, segments: &Segments, shared: Option<&Shared>, recompute: bool) -> Tensor<2> {
+        let mut x = Shared::computed(shared, x);
         for layer in &self.model.layers {
-            let (shape, segments) = (self.shape.clone(), segments.clone());
+            let (shape, segments, shared) = (self.shape.clone(), segments.clone(), shared.cloned());
             let forward = move |layer: &LlamaLayer, x| {
-                layer.forward(x, &shape, |qkv| danlu_ops::attention(qkv, shape.heads, Some(&shape.rope), &segments))
+                layer.forward(x, &shape, |qkv| {
+                    let qkv = Shared::all(shared.as_ref(), qkv);
+                    let y = danlu_ops::attention(qkv, shape.heads, Some(&shape.rope), &segments);
+                    Shared::computed(shared.as_ref(), y)
+                })
             };
             x = if recompute { danlu_ops::recompute(layer, x, forward) } else { forward(layer, x) };
         }
-        self.model.norm.forward(x, self.shape.eps)
+        Shared::all(shared, self.model.norm.forward(x, self.shape.eps))
     }
 
     pub(crate) fn hidden_cached(&self, ids: &Ids, caches: &mut [LayerCache]) -> Tensor<2> {

@@ -262,3 +262,28 @@ fn names_are_those_of_transformers() {
     check(2, &["model.layers.0.self_attn.q_norm.weight", "model.layers.0.mlp.gate_proj.weight"]);
     check(3, &["transformer.wpe.weight", "transformer.h.1.attn.c_attn.bias", "transformer.ln_f.bias"]);
 }
+
+/// Answers to one question, whose tokens are computed once, in both ways of keeping what the backward pass needs.
+#[test]
+fn what_documents_have_in_common_is_computed_once_with_the_same_loss_and_gradients() {
+    let device = Device::flex().autodiff();
+    for (name, config) in configs() {
+        let decoder = shaken(&config, &device);
+        let question = tokens(7, config.vocab_size());
+        let mut ids = vec![];
+        for answer in [[3, 4, 5], [3, 4, 9], [8, 1, 2]] {
+            ids.extend(question.iter().copied().chain(answer));
+        }
+        let targets: Vec<u32> = (0..30).map(|i| if i % 10 < 6 || i % 10 == 9 { IGNORE } else { ids[i + 1] }).collect();
+        let each = Batch::new(ids, targets, 1, 30, vec![10, 20]);
+        let once = each.clone().sharing();
+        assert!(gap(&logits(&decoder, &each), &logits(&decoder, &once)) < 1e-5, "{name}");
+        let of_each = gradients(&decoder, &decoder.loss(&each).backward());
+        for loss in [decoder.loss(&once), decoder.loss_recomputed(&once)] {
+            for (each, once) in of_each.iter().zip(gradients(&decoder, &loss.backward())) {
+                let (each, once) = (each.as_deref().unwrap_or_default(), once.unwrap_or_default());
+                assert!(gap(each, &once) < 1e-5, "{name}: {}", gap(each, &once));
+            }
+        }
+    }
+}

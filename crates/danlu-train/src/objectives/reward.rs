@@ -83,7 +83,7 @@ impl Objective for Reward {
         let rows: Vec<usize> = (position..position + self.micro_rows as u64).map(|position| self.row(position)).collect();
         let all = answers(rows.iter().map(|&row| &self.train[row]));
         let texts: Vec<&[u32]> = all.iter().map(|answer| &answer.ids[..]).collect();
-        Ok(RewardBatch { answers: Batch::documents(&texts), rows })
+        Ok(RewardBatch { answers: Batch::documents(&texts).sharing(), rows })
     }
 
     fn targets(&self, batch: &RewardBatch) -> usize {

@@ -52,7 +52,7 @@ impl Row {
             spans.push(begin + answer.prompt - 1..ids.len());
         }
         let tokens = ids.len();
-        Self { batch: Batch::new(ids, targets, 1, tokens, starts), spans }
+        Self { batch: Batch::new(ids, targets, 1, tokens, starts).sharing(), spans }
     }
 
     pub fn tokens(&self) -> usize {

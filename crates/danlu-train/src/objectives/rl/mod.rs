@@ -44,7 +44,7 @@ const MEASURING: u64 = u64::MAX;
 /// Answers of an update when the recipe does not say.
 const ANSWERS: usize = 64;
 /// Tokens that go through the model at once when the recipe does not say.
-const PIECE: usize = 2048;
+const PIECE: usize = 1024;
 
 /// A plan whose rows are answers to `questions`: an update holds whole groups, in equal pieces.
 ///
