@@ -171,7 +171,7 @@ fn json(generator: &Generator, prompt: &str, args: &SamplingArgs) -> Outcome {
     })?;
     views::print_json(&serde_json::json!({
         "prompt": prompt, "text": text, "tokens": finish.tokens, "prompt_tokens": finish.prompt_tokens,
-        "finish": format!("{:?}", finish.reason), "seed": sampling.seed, "seconds": finish.seconds,
+        "prompt_seconds": finish.prompt_seconds, "finish": format!("{:?}", finish.reason), "seed": sampling.seed, "seconds": finish.seconds,
         "tokens_per_second": finish.tokens_per_second,
     }))
 }
