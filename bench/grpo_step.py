@@ -4,7 +4,7 @@
     python bench/grpo_step.py MODEL_FOLDER --rounds 3 > rows.jsonl
 
 MODEL_FOLDER is a folder that transformers loads (`danlu models pull smollm2` makes one). Runs are processes of their own and take turns; of each
-run the steps after the first count. Every answer has as many tokens as the most. Needs torch, transformers, datasets and trl.
+run the steps after the first count. danlu-int8 keeps AdamW's moments in eight bits. Every answer has as many tokens as the most. Needs torch, transformers, datasets and trl.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--beta", default="0.0")
-    parser.add_argument("--who", default="danlu,trl,trl-checkpointing")
+    parser.add_argument("--who", default="danlu,danlu-int8,trl,trl-checkpointing")
     parser.add_argument("--binary", default="target/release/examples/grpo_step")
     args = parser.parse_args()
     from transformers import AutoTokenizer
@@ -46,7 +46,7 @@ def main():
         danlu = [args.binary, args.model, str(prompts), str(args.steps), f"rl.samples={args.samples}", f"rl.max_tokens={args.tokens}",
                  f"rl.kl={args.beta}", f"batch.examples={4 * args.samples}"]
         trl = [sys.executable, str(HERE / "trl_grpo.py"), args.model, str(texts), str(args.steps), str(args.samples), str(args.tokens), args.beta]
-        commands = {"danlu": danlu, "trl": trl + ["0"], "trl-checkpointing": trl + ["1"]}
+        commands = {"danlu": danlu, "danlu-int8": danlu + ["optimizer.moments=int8"], "trl": trl + ["0"], "trl-checkpointing": trl + ["1"]}
         for turn in range(args.rounds):
             for who in args.who.split(","):
                 done = subprocess.run(commands[who], capture_output=True, text=True)
@@ -54,7 +54,7 @@ def main():
                     sys.exit(f"{who} failed:\n{done.stdout}\n{done.stderr}")
                 for line in done.stdout.splitlines():
                     if line.startswith('{"who"'):
-                        row = json.loads(line) | {"round": turn}
+                        row = json.loads(line) | {"who": who, "round": turn}
                         print(json.dumps(row), flush=True)
                         rows.append(row)
     summary(rows)
@@ -67,8 +67,9 @@ def summary(rows):
         seconds[who] = statistics.median(row["seconds"] for row in of if row["step"] > 1)
         peak[who] = max(row["peak_mb"] for row in of)
         print(f"{who:18} {seconds[who]:7.2f} s a step, peak {peak[who]:,} MB", file=sys.stderr)
-        if who != "danlu" and "danlu" in seconds:
-            print(f"{'':18} {seconds[who] / seconds['danlu']:.2f} times as long, danlu {peak['danlu'] / peak[who]:.2f} of the memory", file=sys.stderr)
+        for mine in [one for one in seconds if one.startswith("danlu") and not who.startswith("danlu")]:
+            times, memory = seconds[who] / seconds[mine], peak[mine] / peak[who]
+            print(f"{'':18} {times:.2f} times as long as {mine}, which has {memory:.2f} of the memory", file=sys.stderr)
 
 
 if __name__ == "__main__":

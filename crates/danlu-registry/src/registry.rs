@@ -179,7 +179,7 @@ impl Registry {
 }
 
 /// The files of `folder` that belong to a model, by name: weights, configuration, tokenizer, card, licence. Files that would have to be
-/// unpickled (`.bin`, `.pt`) are left behind.
+/// unpickled (`.bin`, `.pt`) are left behind; word2vec's binary vectors are none.
 fn model_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     const KINDS: [&str; 7] = ["json", "safetensors", "txt", "model", "jinja", "md", "gguf"];
     let mut files = BTreeMap::new();
@@ -189,7 +189,8 @@ fn model_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let known = path.extension().and_then(|e| e.to_str()).is_some_and(|e| KINDS.contains(&e));
         let licence = name.starts_with("LICEN") || name.starts_with("NOTICE");
-        if (known || licence) && name != FILE && !name.starts_with('.') && path.is_file() {
+        let vectors = name == "vectors.bin";
+        if (known || licence || vectors) && name != FILE && !name.starts_with('.') && path.is_file() {
             files.insert(name.to_string(), path);
         }
     }
