@@ -222,27 +222,36 @@ simd_fn! {
     }
 }
 
-/// `sums += Σ weights[i] · rows[i][column..]`, in four sums that take the rows in turn.
+/// `sums += Σ weights[i] · rows[i][column..]`, in four sums that take the rows in turn. Each sum has a name: in an array that a loop walks they
+/// would lie on the stack, and be added to one lane at a time.
 #[inline(always)]
 fn add_rows<const FMA: bool>(sums: &mut [[f32; LANES]; CHAINS], weights: &[f32], rows: &[f32], stride: usize, column: usize) {
-    let mut chunks = weights.chunks_exact(CHAINS);
+    let [mut a, mut b, mut c, mut d] = *sums;
+    let (fours, rest) = weights.as_chunks::<CHAINS>();
     let mut at = column;
-    for weights in &mut chunks {
-        for (sum, &weight) in sums.iter_mut().zip(weights) {
-            let row: &[f32; LANES] = rows[at..at + LANES].try_into().expect("as many as there are lanes");
-            for lane in 0..LANES {
-                sum[lane] = fma::<FMA>(weight, row[lane], sum[lane]);
-            }
-            at += stride;
-        }
+    for weights in fours {
+        a = add_row::<FMA>(a, weights[0], rows, at);
+        b = add_row::<FMA>(b, weights[1], rows, at + stride);
+        c = add_row::<FMA>(c, weights[2], rows, at + 2 * stride);
+        d = add_row::<FMA>(d, weights[3], rows, at + 3 * stride);
+        at += CHAINS * stride;
     }
-    for (sum, &weight) in sums.iter_mut().zip(chunks.remainder()) {
-        let row: &[f32; LANES] = rows[at..at + LANES].try_into().expect("as many as there are lanes");
-        for lane in 0..LANES {
-            sum[lane] = fma::<FMA>(weight, row[lane], sum[lane]);
-        }
-        at += stride;
+    if let Some(&weight) = rest.first() {
+        a = add_row::<FMA>(a, weight, rows, at);
     }
+    if let Some(&weight) = rest.get(1) {
+        b = add_row::<FMA>(b, weight, rows, at + stride);
+    }
+    if let Some(&weight) = rest.get(2) {
+        c = add_row::<FMA>(c, weight, rows, at + 2 * stride);
+    }
+    *sums = [a, b, c, d];
+}
+
+#[inline(always)]
+fn add_row<const FMA: bool>(sum: [f32; LANES], weight: f32, rows: &[f32], at: usize) -> [f32; LANES] {
+    let row: &[f32; LANES] = rows[at..at + LANES].try_into().expect("as many as there are lanes");
+    std::array::from_fn(|lane| fma::<FMA>(weight, row[lane], sum[lane]))
 }
 
 #[inline(always)]
