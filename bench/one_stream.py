@@ -1,7 +1,7 @@
 """Tokens per second of one stream, reading a prompt and writing: danlu in blocks against llama.cpp on the same GGUF file, interleaved.
 
     danlu models pull smollm2
-    python bench/llama_cpp.py --danlu target/release/danlu MODEL_FOLDER… [--rounds 5] [--out bench/results/FILE.jsonl]
+    python bench/one_stream.py --danlu target/release/danlu MODEL_FOLDER… [--rounds 5] [--out bench/results/FILE.jsonl]
 
 A folder holds `model.gguf` (`danlu models show smollm2` names it; `danlu models quantize` makes others). Both read a prompt of about 512 tokens
 and write 128 more, greedily, on two threads, each run a process of its own, by turns. Times are each program's own: `danlu generate --json`, and
