@@ -124,7 +124,7 @@ try:
         # Two models side by side, and a vote.
         test("new").click()
         test("model").select_option(index=0)
-        test("beside").select_option(index=1)
+        test("beside").select_option(index=2)  # after "one model" and the first model itself
         test("text").fill("Say hello to a friend.")
         test("send").click()
         expect(test("vote-first")).to_be_visible(timeout=120_000)
