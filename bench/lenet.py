@@ -18,11 +18,12 @@ import json
 import math
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from turns import compare, median, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPES = {"1998": "1998-lenet5.toml", "modern": "1998-lenet5-modern.toml"}
@@ -190,27 +191,17 @@ def main():
     args = parser.parse_args()
     if args.one:
         return torch_one(args, args.one)
-    found = {who: [] for who in args.who}
-    out = open(args.out, "a") if args.out else None
-    for round_ in range(args.rounds):
-        for who in args.who:
-            row = danlu(args) if who == "danlu" else torch_run(args, who)
-            found[who].append(row)
-            line = json.dumps({"round": round_, "who": who, "form": args.form, "epochs": args.epochs, "seed": args.seed, **row})
-            print(line, flush=True)
-            if out:
-                out.write(line + "\n")
-                out.flush()
-        args.seed += 1
-    first = args.who[0]
-    for who in args.who:
-        median = lambda key: statistics.median(row[key] for row in found[who])
-        text = f"{who:20} {median('pictures_per_s'):8,.0f} pictures/s, accuracy {median('accuracy'):.4f}, peak {median('peak_mb'):6,.0f} MB"
-        if who != first:
-            speed = [a["pictures_per_s"] / b["pictures_per_s"] for a, b in zip(found[first], found[who])]
-            memory = [a["peak_mb"] / b["peak_mb"] for a, b in zip(found[first], found[who])]
-            text += f"; {first} is {statistics.median(speed):.2f} times as fast (rounds {' '.join(f'{s:.2f}' for s in speed)}) with {statistics.median(memory):.2f} of the memory"
-        print(text)
+    first = args.seed
+
+    def run(who, round_):
+        args.seed = first + round_
+        return {"seed": args.seed, **(danlu(args) if who == "danlu" else torch_run(args, who))}
+
+    def described(who, rows):
+        return (f"{who:20} {median(rows, 'pictures_per_s'):8,.0f} pictures/s, accuracy {median(rows, 'accuracy'):.4f}, "
+                f"peak {median(rows, 'peak_mb'):6,.0f} MB")
+
+    compare(take_turns(args.who, args.rounds, run, {"form": args.form, "epochs": args.epochs}, args.out), "pictures_per_s", described)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 
+from turns import compare, median, take_turns
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -74,26 +76,9 @@ def main():
         "peft-checkpointing": lambda: peft(args, ["--checkpointing"]),
         "peft-dora": lambda: peft(args, ["--dora"]),
     }
-    found = {who: [] for who in args.who}
-    out = open(args.out, "a") if args.out else None
-    for round_ in range(args.rounds):
-        for who in args.who:
-            row = everyone[who]()
-            found[who].append(row)
-            line = json.dumps({"round": round_, "who": who, "rows": args.rows, "length": args.length, **row})
-            print(line, flush=True)
-            if out:
-                out.write(line + "\n")
-                out.flush()
-    first = args.who[0]
-    for who in args.who:
-        median = lambda key: statistics.median(row[key] for row in found[who])
-        text = f"{who:20} {median('tokens_per_s'):8,.0f} tokens/s, peak {median('peak_mb'):6,.0f} MB"
-        if who != first:
-            speed = [a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(found[first], found[who])]
-            memory = [a["peak_mb"] / b["peak_mb"] for a, b in zip(found[first], found[who])]
-            text += f"; {first} is {statistics.median(speed):.2f} times as fast (rounds {' '.join(f'{s:.2f}' for s in speed)}) with {statistics.median(memory):.2f} of the memory"
-        print(text)
+    about = {"rows": args.rows, "length": args.length}
+    found = take_turns(args.who, args.rounds, lambda who, _: everyone[who](), about, args.out)
+    compare(found, "tokens_per_s", lambda who, rows: f"{who:20} {median(rows, 'tokens_per_s'):8,.0f} tokens/s, peak {median(rows, 'peak_mb'):6,.0f} MB")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ import glob
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from turns import compare, median, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPE = HERE.parent / "recipes/2013-word2vec.toml"
@@ -174,28 +175,16 @@ def main():
         print(f"{args.words:,} words of {args.tokens:,} tokens in {folder}", flush=True)
         everyone = {"danlu": lambda round_: ours(args, round_), "gensim": lambda round_: theirs(args, False, round_),
                     "gensim-lists": lambda round_: theirs(args, True, round_)}
-        found = {who: [] for who in args.who}
-        out = open(args.out, "a") if args.out else None
-        for round_ in range(args.rounds):
-            for who in args.who:
-                row = everyone[who](round_)
-                found[who].append(row)
-                line = json.dumps({"round": round_, "who": who, "form": args.form, "channels": args.channels, "window": args.window,
-                                   "negative": args.negative, "subsample": args.subsample, "epochs": args.epochs, **row})
-                print(line, flush=True)
-                if out:
-                    out.write(line + "\n")
-                    out.flush()
-    first = args.who[0]
-    for who in args.who:
-        median = lambda key: statistics.median(row[key] for row in found[who])
-        scores = [row["analogies"] for row in found[who]]
-        text = f"{who:14} {median('words_per_s'):10,.0f} words/s, peak {median('peak_mb'):6,.0f} MB, analogies {median('analogies'):.3f} ({min(scores):.3f} to {max(scores):.3f})"
-        if who != first:
-            speed = [a["words_per_s"] / b["words_per_s"] for a, b in zip(found[first], found[who])]
-            memory = [a["peak_mb"] / b["peak_mb"] for a, b in zip(found[first], found[who])]
-            text += f"; {first} is {statistics.median(speed):.2f} times as fast (rounds {' '.join(f'{s:.2f}' for s in speed)}) with {statistics.median(memory):.2f} of the memory"
-        print(text)
+        about = {"form": args.form, "channels": args.channels, "window": args.window, "negative": args.negative, "subsample": args.subsample,
+                 "epochs": args.epochs}
+        found = take_turns(args.who, args.rounds, lambda who, round_: everyone[who](round_), about, args.out)
+
+    def described(who, rows):
+        scores = [row["analogies"] for row in rows]
+        return (f"{who:14} {median(rows, 'words_per_s'):10,.0f} words/s, peak {median(rows, 'peak_mb'):6,.0f} MB, "
+                f"analogies {median(rows, 'analogies'):.3f} ({min(scores):.3f} to {max(scores):.3f})")
+
+    compare(found, "words_per_s", described)
 
 
 if __name__ == "__main__":
