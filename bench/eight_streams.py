@@ -4,7 +4,7 @@
     python bench/eight_streams.py --danlu target/release/danlu --llama-server PATH/llama-server MODEL_FOLDER [--rounds 3] [--out bench/results/FILE.jsonl]
 
 A folder holds `model.gguf` (`danlu models show smollm2` names it). Each round starts one server after the other, warms it with one short request, and
-lets eight clients ask at the same moment, each with a text of its own of about `--prompt` tokens, so that none begins like another's, and
+lets eight clients ask at the same moment, each with a text of its own of `--prompt` words, so that none begins like another's, and
 `--write` tokens to be written greedily, whatever they say, in a stream. Counted are tokens that were written, from the moment they all ask
 to the last token of the last; and for each client the time to the first piece of its answer. Both servers have two threads; what they print
 goes to a file of its own beside the temporary files. Run it on a machine with nothing else to do.
