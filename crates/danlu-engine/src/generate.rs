@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use burn::module::Module;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Decoder, DecoderConfig};
+use danlu_ops::KvFormat;
 
 use crate::reading::Reading;
 use crate::{Sampler, Sampling, StopStrings};
@@ -18,6 +19,7 @@ pub struct Generator {
     tokenizer: Tokenizer,
     begin: Option<u32>,
     ends: Vec<u32>,
+    kv: KvFormat,
 }
 
 /// Why the text ended.
@@ -52,12 +54,24 @@ pub struct Finish {
 
 impl Generator {
     /// Texts begin after the tokenizer's end-of-text token, as documents do in training, and end with it.
+    ///
+    /// A decoder in blocks keeps keys and values in halves: their rounding, 1/2048 of each number, is small beside that of its weights and of the
+    /// eight bits its inputs are brought to. One in floats keeps floats, so that what it writes is held to its own whole passes, to which
+    /// training compares it, and to other programs. See [`Generator::with_kv`].
     pub fn new(decoder: impl Into<Arc<Decoder>>, tokenizer: Tokenizer) -> Self {
         let decoder = decoder.into();
         // A decoder in training would record every operation for a backward pass that never comes.
         let decoder = if decoder.is_autodiff() { Arc::new(decoder.valid()) } else { decoder };
         let end = tokenizer.end_of_text();
-        Self { decoder, tokenizer, begin: Some(end), ends: vec![end] }
+        let kv = if decoder.is_in_blocks() { KvFormat::F16 } else { KvFormat::F32 };
+        Self { decoder, tokenizer, begin: Some(end), ends: vec![end], kv }
+    }
+
+    /// Keeps keys and values as `format` says.
+    #[must_use]
+    pub fn with_kv(mut self, format: KvFormat) -> Self {
+        self.kv = format;
+        self
     }
 
     /// Takes the tokens that begin and end a text from the model's configuration, where it names any.
@@ -87,6 +101,11 @@ impl Generator {
 
     pub(crate) fn shared_decoder(&self) -> Arc<Decoder> {
         self.decoder.clone()
+    }
+
+    /// How keys and values are kept.
+    pub fn kv(&self) -> KvFormat {
+        self.kv
     }
 
     /// The tokens that end a text.
@@ -142,7 +161,7 @@ impl Generator {
         let mut text = self.tokenizer.stream();
 
         let began = Instant::now();
-        let mut read = Reading::new(&self.decoder, prompt.len().saturating_add(sampling.max_tokens));
+        let mut read = Reading::new(&self.decoder, self.kv, prompt.len().saturating_add(sampling.max_tokens));
         let mut logits = read.prompt(&self.decoder, prompt);
         let prompt_seconds = began.elapsed().as_secs_f64();
 

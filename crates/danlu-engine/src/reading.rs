@@ -1,6 +1,7 @@
 //! What one continuation has read.
 
 use danlu_models::{Cache, Decoder, Sequence};
+use danlu_ops::KvFormat;
 
 use crate::serve::tail;
 
@@ -12,15 +13,16 @@ pub(crate) enum Reading {
     /// Floats are multiplied fastest row by row, whose sums are in another order than those of many rows.
     Cached(Cache),
     /// Blocks have one way for any number of rows, and the path of many sequences is as fast with one. Inputs in eight bits would turn the
-    /// last bits of another path into other numbers; so what is written alone is, to the bit, what is written in company.
+    /// last bits of another path into other numbers; so what is written alone is, to the bit, what is written in company. Halves are kept in
+    /// pages only, whatever the weights are.
     Paged(Sequence),
 }
 
 impl Reading {
     /// Nothing read, with room for `capacity` tokens, at most the decoder's context.
-    pub fn new(decoder: &Decoder, capacity: usize) -> Self {
-        if decoder.is_in_blocks() {
-            Self::Paged(Sequence::new(decoder, capacity))
+    pub fn new(decoder: &Decoder, kv: KvFormat, capacity: usize) -> Self {
+        if decoder.is_in_blocks() || kv != KvFormat::F32 {
+            Self::Paged(Sequence::holding(decoder, capacity, kv))
         } else {
             Self::Cached(Cache::new(decoder, capacity))
         }

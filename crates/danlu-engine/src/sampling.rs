@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use danlu_ops::kernels::{Isa, simd};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,10 @@ pub struct Sampler {
     drawn: BTreeMap<u32, u32>,
 }
 
-/// A token that may be drawn: its logit at first, its weight later.
+/// Weights that are summed in 32 bits.
+const STRIDE: usize = 256;
+
+/// A token that may be drawn, with its weight.
 pub(crate) type Candidate = (u32, f32);
 
 impl Sampler {
@@ -190,24 +194,23 @@ pub(crate) fn argmax(logits: &[f32]) -> Result<u32> {
 
 /// The tokens that may be drawn, with weights proportional to their probabilities; the likeliest has the weight 1 and is among them.
 pub(crate) fn candidates(sampling: &Sampling, logits: &[f32], best: f32) -> Vec<Candidate> {
-    let mut all: Vec<Candidate> = logits
-        .iter()
-        .enumerate()
-        .map(|(token, logit)| (token as u32, ((logit - best) / sampling.temperature).exp()))
-        .filter(|(_, weight)| *weight > 0.0)
-        .collect();
-    if (1..all.len()).contains(&sampling.top_k) {
+    let mut weights: Vec<f32> = logits.iter().map(|logit| (logit - best) / sampling.temperature).collect();
+    simd::exp_sum(Isa::current(), &mut weights, 0.0);
+    let restricted = (1..weights.len()).contains(&sampling.top_k);
+    let top_p = f64::from(sampling.top_p);
+    let mut total: f64 = weights.chunks(STRIDE).map(|chunk| f64::from(simd::sum(chunk))).sum();
+    // Tokens below this hold less than 1 - top_p together, so none of them is needed and none has to be sorted. It counts what top_k leaves.
+    let least = if restricted { 0.0 } else { (1.0 - top_p) * total / weights.len() as f64 };
+    let possible = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0 && f64::from(**weight) >= least);
+    let mut all: Vec<Candidate> = possible.map(|(token, weight)| (token as u32, *weight)).collect();
+    if restricted && sampling.top_k < all.len() {
         all.select_nth_unstable_by(sampling.top_k - 1, likelier);
         all.truncate(sampling.top_k);
+        total = all.iter().map(|(_, weight)| f64::from(*weight)).sum();
     }
     if sampling.top_p < 1.0 {
-        let total: f64 = all.iter().map(|(_, weight)| f64::from(*weight)).sum();
-        // Tokens below this hold less than 1 - top_p together, so none of them is needed and none has to be sorted.
-        let least = (1.0 - f64::from(sampling.top_p)) * total / all.len() as f64;
-        all.retain(|(_, weight)| f64::from(*weight) >= least);
         all.sort_unstable_by(likelier);
-        let mut reached = 0.0;
-        let wanted = f64::from(sampling.top_p) * total;
+        let (mut reached, wanted) = (0.0, top_p * total);
         let enough = all.iter().position(|(_, weight)| {
             reached += f64::from(*weight);
             reached >= wanted

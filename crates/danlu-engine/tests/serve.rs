@@ -11,9 +11,9 @@ use danlu_data::tokenizer::{Tokenizer, TrainSpec, train};
 use danlu_engine::serve::{Draft, Engine, Event, Options, Refused, Request, Scheduler, Sink};
 use danlu_engine::{Generator, Grammars, Reason, Sampling};
 use danlu_models::gguf::{self, Gguf};
-use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig};
-use danlu_ops::live_pages;
+use danlu_models::{Batch, Decoder, DecoderConfig, LlamaConfig, Sequence};
 use danlu_ops::quantized::Format;
+use danlu_ops::{KvFormat, live_page_bytes, live_pages};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -168,6 +168,16 @@ fn in_blocks_too_whatever_comes_and_goes_greedy_texts_are_the_plain_generator_s(
     assert!(finished > 50 && cancelled > 5 && cached > 2, "{finished} finished, {cancelled} cancelled, {cached} cached");
 }
 
+/// Models in blocks keep halves unless something else is asked for, models in floats floats.
+#[test]
+fn and_however_keys_and_values_are_kept() {
+    let _turn = turn();
+    for generator in [generator().with_kv(KvFormat::F16), in_blocks().with_kv(KvFormat::F32)] {
+        let [finished, cancelled, cached] = come_and_go(&generator, 10);
+        assert!(finished > 50 && cancelled > 5 && cached > 2, "{finished} finished, {cancelled} cancelled, {cached} cached");
+    }
+}
+
 /// How many texts were finished, how many given up, and how many prompts began with something known.
 fn come_and_go(generator: &Generator, seeds: u64) -> [usize; 3] {
     let mut known: HashMap<(Vec<u32>, usize), Answer> = HashMap::new();
@@ -180,6 +190,7 @@ fn come_and_go(generator: &Generator, seeds: u64) -> [usize; 3] {
             kept_tokens: if rng.random() { 512 } else { 0 },
             queue: 64,
             draft: drafts()[seed as usize % 3].clone(),
+            kv: None,
         };
         let mut scheduler = Scheduler::new(generator, options.clone());
         let mut running = vec![];
@@ -240,6 +251,47 @@ fn an_answer_does_not_depend_on_its_company() {
 fn an_answer_from_blocks_does_not_depend_on_its_company() {
     let _turn = turn();
     in_any_company(&in_blocks(), &[1, 8, 41, 100]);
+}
+
+#[test]
+fn an_answer_from_halves_does_not_depend_on_its_company() {
+    let _turn = turn();
+    in_any_company(&generator().with_kv(KvFormat::F16), &[3, 39, 40, 72, 139]);
+}
+
+#[test]
+fn halves_take_half_the_memory() {
+    let _turn = turn();
+    let bytes_of_a_page = |generator: &Generator, kv: Option<KvFormat>| {
+        let mut scheduler = Scheduler::new(generator, Options { kv, ..Options::default() });
+        scheduler.push(request(&prompt(0, 70, 3), &Sampling { max_tokens: 2, ..Sampling::greedy() }).0);
+        run(&mut scheduler);
+        assert!(live_pages() > 0, "the beginning of the prompt is kept");
+        live_page_bytes() / live_pages()
+    };
+    let (floats, blocks) = (generator(), in_blocks());
+    assert_eq!((floats.kv(), blocks.kv()), (KvFormat::F32, KvFormat::F16));
+    assert_eq!(bytes_of_a_page(&floats, None), 2 * bytes_of_a_page(&floats, Some(KvFormat::F16)));
+    assert_eq!(bytes_of_a_page(&blocks, Some(KvFormat::F32)), 2 * bytes_of_a_page(&blocks, None));
+    assert_eq!((live_pages(), live_page_bytes()), (0, 0));
+}
+
+#[test]
+fn halves_move_logits_by_little() {
+    let _turn = turn();
+    let generator = generator();
+    let ids = prompt(2, 140, 5);
+    let logits = |kv: KvFormat| {
+        let mut sequence = Sequence::holding(generator.decoder(), CONTEXT, kv);
+        let mut all = generator.decoder().step_many(&[&ids[..100]], &mut [&mut sequence]);
+        for id in &ids[100..] {
+            all.extend(generator.decoder().step_many(&[&[*id]], &mut [&mut sequence]));
+        }
+        all
+    };
+    let (floats, halves) = (logits(KvFormat::F32), logits(KvFormat::F16));
+    let furthest = floats.iter().zip(&halves).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(furthest > 0.0 && furthest < 0.05, "{furthest}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
-use danlu_ops::{Ids, LayerCache, PagedCache};
+use danlu_ops::{Ids, KvFormat, LayerCache, PagedCache};
 
 use crate::config::DecoderConfig;
 use crate::gpt2::Gpt2;
@@ -147,9 +147,9 @@ impl Decoder {
     }
 
     /// The caches of an empty sequence.
-    pub(crate) fn paged(&self, capacity: usize) -> Vec<PagedCache> {
+    pub(crate) fn paged(&self, capacity: usize, format: KvFormat) -> Vec<PagedCache> {
         let device = self.devices().into_iter().next().unwrap_or_else(danlu_ops::device).inner();
-        each!(self, model => model.paged(capacity, &device))
+        each!(self, model => model.paged(capacity, format, &device))
     }
 
     /// The output projection, `[vocabulary, hidden]`: the embedding when they are tied. One in blocks is made floats each time.

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Segments};
+use danlu_ops::{Before, Heads, Ids, KvFormat, LayerCache, PagedCache, Segments};
 
 use crate::batch::{Batch, Shared};
 use crate::config::Gpt2Config;
@@ -170,8 +170,8 @@ impl Gpt2 {
         self.transformer.ln_f.forward(parts.wanted_rows(x), self.shape.eps)
     }
 
-    pub(crate) fn paged(&self, capacity: usize, device: &Device) -> Vec<PagedCache> {
-        self.transformer.h.iter().map(|_| PagedCache::new(self.shape.heads, capacity, device)).collect()
+    pub(crate) fn paged(&self, capacity: usize, format: KvFormat, device: &Device) -> Vec<PagedCache> {
+        self.transformer.h.iter().map(|_| PagedCache::new(self.shape.heads, capacity, format, device)).collect()
     }
 
     pub(crate) fn caches(&self, capacity: usize, device: &Device) -> Vec<LayerCache> {

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use danlu_ops::{Before, Heads, Ids, LayerCache, PagedCache, Rope, Segments};
+use danlu_ops::{Before, Heads, Ids, KvFormat, LayerCache, PagedCache, Rope, Segments};
 
 use crate::batch::{Batch, Shared};
 use crate::config::LlamaConfig;
@@ -175,8 +175,8 @@ impl Llama {
         self.model.norm.forward(parts.wanted_rows(x), shape.eps)
     }
 
-    pub(crate) fn paged(&self, capacity: usize, device: &Device) -> Vec<PagedCache> {
-        self.model.layers.iter().map(|_| PagedCache::new(self.shape.heads, capacity, device)).collect()
+    pub(crate) fn paged(&self, capacity: usize, format: KvFormat, device: &Device) -> Vec<PagedCache> {
+        self.model.layers.iter().map(|_| PagedCache::new(self.shape.heads, capacity, format, device)).collect()
     }
 
     pub(crate) fn caches(&self, capacity: usize, device: &Device) -> Vec<LayerCache> {

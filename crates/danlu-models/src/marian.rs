@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use danlu_ops::{Heads, Ids, PagedCache, Segments};
+use danlu_ops::{Heads, Ids, KvFormat, PagedCache, Segments};
 
 use crate::config::MarianConfig;
 use crate::layers::{LayerNorm, Linear, Matrix};
@@ -278,7 +278,7 @@ impl Marian {
     /// A translation of which nothing is written.
     pub fn begin(&self) -> Written {
         let device = self.model.shared.weight.lazy_device();
-        let one = |_: &MarianDecoderLayer| PagedCache::new(self.shape.heads, self.shape.context, &device);
+        let one = |_: &MarianDecoderLayer| PagedCache::new(self.shape.heads, self.shape.context, KvFormat::F32, &device);
         Written { layers: self.model.decoder.layers.iter().map(one).collect() }
     }
 

@@ -1,7 +1,7 @@
 //! Many sequences that are read together, each with its own keys and values.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use danlu_ops::{Ids, PagedCache};
+use danlu_ops::{Ids, KvFormat, PagedCache};
 
 use crate::Decoder;
 
@@ -18,10 +18,16 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// An empty sequence with room for `capacity` tokens, at most the decoder's context.
+    /// An empty sequence with room for `capacity` tokens, at most the decoder's context, whose keys and values are kept as they were computed:
+    /// what it gets is what [`Decoder::logits`] gives, up to the order of sums.
     pub fn new(decoder: &Decoder, capacity: usize) -> Self {
+        Self::holding(decoder, capacity, KvFormat::F32)
+    }
+
+    /// [`Sequence::new`] with keys and values kept as `format` says.
+    pub fn holding(decoder: &Decoder, capacity: usize, format: KvFormat) -> Self {
         let capacity = capacity.min(decoder.context());
-        Self { layers: decoder.paged(capacity), capacity }
+        Self { layers: decoder.paged(capacity, format), capacity }
     }
 
     /// Tokens read so far.

@@ -1,10 +1,10 @@
-use burn::tensor::{Bool, Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation::softmax};
 
 use crate::bridge::{on_cpu, primitive, tensor, values};
 use crate::buffer::Buffer;
 use crate::precision::wide;
 use crate::profile::{Part, time};
-use crate::{Heads, Rope, attention, kernels};
+use crate::{Heads, KvFormat, Rope, attention, kernels};
 
 /// Keys and values of one layer for one sequence, for generation. Its memory grows with what it holds.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ pub fn attention_cached(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache
     }
     let qkv = qkv.inner();
     if !on_cpu(&qkv) || matches!(cache.held, Held::Tensors(_)) {
-        return plain(qkv, heads, rope, cache);
+        return plain(qkv, heads, rope, cache, KvFormat::F32);
     }
     let qkv = primitive(qkv);
     let mut y = Buffer::new(tokens * heads.q());
@@ -116,12 +116,14 @@ pub fn attention_cached(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache
     tensor(y.into_tensor([tokens, heads.q()]))
 }
 
-pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &mut LayerCache) -> Tensor<2> {
+/// Keys and values are held as halves, or as the activations are.
+pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &mut LayerCache, format: KvFormat) -> Tensor<2> {
     let (tokens, narrow) = (qkv.dims()[0], qkv.dtype());
     let (past, total, group, dim) = (cache.len, cache.len + tokens, heads.group(), heads.head_dim);
     let positions: Vec<u32> = (past as u32..total as u32).collect();
     let [q, k, v] = attention::split(qkv, heads, rope, &positions);
-    let [k, v] = [k, v].map(|x| x.swap_dims(0, 1));
+    let held = if format == KvFormat::F16 { DType::F16 } else { narrow };
+    let [k, v] = [k, v].map(|x| x.swap_dims(0, 1).cast(held));
     let [k, v] = match std::mem::replace(&mut cache.held, Held::Nothing) {
         Held::Tensors(old) => {
             let [old_k, old_v] = *old;
@@ -131,6 +133,7 @@ pub(crate) fn plain(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, cache: &m
     };
     cache.len = total;
     cache.held = Held::Tensors(Box::new([k.clone(), v.clone()]));
+    let [k, v] = [k, v].map(|x| x.cast(narrow));
     let q = q.swap_dims(0, 1).reshape([heads.kv_heads, group * tokens, dim]);
     let scores = q.matmul(k.swap_dims(1, 2)) / (dim as f64).sqrt();
     let hidden: Vec<bool> = (0..tokens).flat_map(|t| (0..total).map(move |key| key > past + t)).collect();

@@ -5,15 +5,19 @@ use burn::tensor::{Device, Tensor};
 use crate::bridge::{on_cpu, primitive, tensor, values};
 use crate::buffer::Buffer;
 use crate::kernels::threads::for_each_chunk;
-use crate::kernels::{self, Page, Rows};
+use crate::kernels::{self, KvFormat, Page, Rows};
 use crate::profile::{Part, time};
 use crate::{Heads, LayerCache, Rope, attention, attention_cached};
 
 /// Keys and values of one layer for one of many sequences that are read together. They lie in pages of 32 tokens; a clone shares the pages
 /// and copies one only when it writes into it, so that many continuations of one prompt keep it once.
+///
+/// In halves they take half the memory, and a step that reads one token half the time for them. Every token, also one of a step itself, is
+/// looked at as the cache holds it, so that what a text gets is the same however it is cut into steps.
 #[derive(Clone, Debug)]
 pub struct PagedCache {
     heads: Heads,
+    format: KvFormat,
     capacity: usize,
     len: usize,
     held: Held,
@@ -28,9 +32,10 @@ enum Held {
 }
 
 impl PagedCache {
-    /// An empty cache for up to `capacity` tokens.
-    pub fn new(heads: Heads, capacity: usize, device: &Device) -> Self {
-        Self { heads, capacity, len: 0, held: Held::Nothing(device.clone().inner()) }
+    /// An empty cache for up to `capacity` tokens, kept as `format` says. Other devices than the CPU keep the type of the activations for
+    /// [`KvFormat::F32`].
+    pub fn new(heads: Heads, capacity: usize, format: KvFormat, device: &Device) -> Self {
+        Self { heads, format, capacity, len: 0, held: Held::Nothing(device.clone().inner()) }
     }
 
     /// Tokens held.
@@ -103,7 +108,13 @@ pub fn attention_paged(
                 cache.held = Held::Pages(Vec::new());
             }
             if let Held::Pages(pages) = &mut cache.held {
-                kernels::store_paged(&shape, pages, cache.len, &from[firsts[i] * channels..][..counts[i] * channels]);
+                kernels::store_paged(
+                    &shape,
+                    cache.format,
+                    pages,
+                    cache.len,
+                    &from[firsts[i] * channels..][..counts[i] * channels],
+                );
             }
         });
         let sequences: Vec<Rows> = caches
@@ -137,7 +148,7 @@ pub(crate) fn plain(
         }
         let Held::Tensors(held) = &mut cache.held else { panic!("a cache that was begun on the CPU is used on another device") };
         if count > 0 {
-            parts.push(attention_cached::plain(qkv.clone().narrow(0, first, count), heads, rope, held));
+            parts.push(attention_cached::plain(qkv.clone().narrow(0, first, count), heads, rope, held, cache.format));
         }
         cache.len += count;
     }

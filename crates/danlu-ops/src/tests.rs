@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use crate::{Before, Heads, IGNORE, Ids, LowRank, Nf4, Projection, Rope, Segments, Weight};
+use crate::{Before, Heads, IGNORE, Ids, KvFormat, LowRank, Nf4, Projection, Rope, Segments, Weight};
 
 /// Repeatable numbers in -1..1.
 pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
@@ -479,15 +479,26 @@ fn cached_attention_is_full_attention() {
 /// Sequences of different lengths read in one go, with padding, some continuing a beginning they share: each gets what it would alone.
 #[test]
 fn paged_attention_is_full_attention() {
+    paged_as_full(KvFormat::F32, 0.0);
+}
+
+#[test]
+fn paged_attention_in_halves_is_full_attention_up_to_their_rounding() {
+    paged_as_full(KvFormat::F16, 2e-3);
+}
+
+fn paged_as_full(format: KvFormat, tolerance: f64) {
     for heads in [Heads { heads: 4, kv_heads: 4, head_dim: 8 }, Heads { heads: 6, kv_heads: 2, head_dim: 48 }] {
         let rope = Rope::new(heads.head_dim, 10_000.0, 128);
         for rope in [None, Some(&rope)] {
-            let (device, tolerance) = elsewhere();
+            let (device, least) = elsewhere();
+            let tolerance = tolerance.max(least);
             let texts: Vec<Tensor<2>> = [100, 71, 9].iter().map(|&n| tensor([n, heads.qkv()], n as u64, &device)).collect();
             let full = |x: &Tensor<2>| to_vec(crate::attention(x.clone(), heads, rope, &Segments::rows(1, x.dims()[0])));
             let whole: Vec<Vec<f32>> = texts.iter().map(full).collect();
             for plain in [false, true] {
-                let mut caches: Vec<crate::PagedCache> = (0..3).map(|_| crate::PagedCache::new(heads, 100, &device)).collect();
+                let mut caches: Vec<crate::PagedCache> =
+                    (0..3).map(|_| crate::PagedCache::new(heads, 100, format, &device)).collect();
                 let mut got = vec![Vec::new(); 3];
                 let mut read = |caches: &mut [crate::PagedCache], counts: [usize; 3]| {
                     let parts = texts.iter().zip(caches.iter()).zip(counts).filter(|(_, count)| *count > 0);

@@ -41,6 +41,7 @@ fn describe() {
     describe_gauge!("danlu_running", "Texts that are being written, or whose prompt is being read");
     describe_gauge!("danlu_kept_tokens", "Tokens of prompts whose keys and values are kept");
     describe_gauge!("danlu_pages", "Pages of 32 tokens and one layer that hold keys and values, of all models");
+    describe_gauge!("danlu_page_bytes", "Bytes of these pages");
 }
 
 /// Measures of the server, in Prometheus' text form.
@@ -55,6 +56,7 @@ pub async fn show(State(app): State<App>) -> String {
         gauge!("danlu_kept_tokens", "model" => label()).set(stats.kept_tokens.load(Ordering::Relaxed) as f64);
     }
     gauge!("danlu_pages").set(danlu_ops::live_pages() as f64);
+    gauge!("danlu_page_bytes").set(danlu_ops::live_page_bytes() as f64);
     app.metrics.run_upkeep();
     app.metrics.render()
 }

@@ -63,7 +63,7 @@ impl Draft {
     /// What a continuation needs to be guessed at.
     pub(super) fn sequence(&self) -> Option<Sequence> {
         match self {
-            Self::Model(draft) => Some(Sequence::new(draft.decoder(), draft.decoder().context())),
+            Self::Model(draft) => Some(Sequence::holding(draft.decoder(), draft.decoder().context(), draft.kv())),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Decoder, Sequence};
+use danlu_ops::KvFormat;
 use danlu_ops::kernels::PAGE;
 use danlu_ops::kernels::threads::for_each_chunk;
 
@@ -15,7 +16,7 @@ use crate::Generator;
 /// sums are in another order, and what a request gets would depend on where its prompt was cut.
 const TAIL: usize = 8;
 
-/// How much is done at once; none of it changes what a request gets.
+/// How much is done at once, which changes nothing of what a request gets, and how precisely.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The most continuations that are written at the same time.
@@ -28,11 +29,13 @@ pub struct Options {
     pub queue: usize,
     /// Who guesses what continuations will say.
     pub draft: Draft,
+    /// How keys and values are kept; as the generator keeps them where it is not said.
+    pub kv: Option<KvFormat>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { width: 16, rows: 256, kept_tokens: 8_192, queue: 64, draft: Draft::Off }
+        Self { width: 16, rows: 256, kept_tokens: 8_192, queue: 64, draft: Draft::Off, kv: None }
     }
 }
 
@@ -41,6 +44,7 @@ pub struct Scheduler {
     decoder: Arc<Decoder>,
     tokenizer: Tokenizer,
     ends: Vec<u32>,
+    kv: KvFormat,
     options: Options,
     waiting: VecDeque<Waiting>,
     reading: Vec<Reading>,
@@ -83,6 +87,7 @@ impl Scheduler {
             decoder: generator.shared_decoder(),
             tokenizer: generator.tokenizer().clone(),
             ends: generator.ends().to_vec(),
+            kv: options.kv.unwrap_or(generator.kv()),
             waiting: VecDeque::new(),
             reading: vec![],
             writing: vec![],
@@ -155,7 +160,7 @@ impl Scheduler {
         {
             let kept = self.prefixes.longest(&request.prompt, tail(request.prompt.len()));
             // All have room for the whole context, since another request may go on from what this one read.
-            let sequence = kept.unwrap_or_else(|| Sequence::new(&self.decoder, self.decoder.context()));
+            let sequence = kept.unwrap_or_else(|| Sequence::holding(&self.decoder, self.decoder.context(), self.kv));
             self.reading.push(Reading { cached: sequence.len(), request, sequence });
         }
     }

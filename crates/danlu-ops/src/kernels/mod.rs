@@ -17,7 +17,7 @@ mod tile;
 
 pub use attention::{Across, Pair, Seen, cross_attention_backward, cross_attention_forward};
 pub use attention::{Attention, attention_backward, attention_cached, attention_forward};
-pub use attention::{PAGE, live_pages};
+pub use attention::{KvFormat, PAGE, live_page_bytes, live_pages};
 pub(crate) use attention::{Page, Rows, attention_paged, store_paged};
 pub use danlu_quant::threads;
 pub use few::gemm_few;

@@ -70,10 +70,12 @@ pub enum Use {
     Queries,
     /// Of images, in convolutions.
     Columns,
+    /// Of attention to pages, before they are joined.
+    Parts,
 }
 
 thread_local! {
-    static BLOCKS: [Cell<Option<Block>>; 5] = const { [const { Cell::new(None) }; 5] };
+    static BLOCKS: [Cell<Option<Block>>; 6] = const { [const { Cell::new(None) }; 6] };
 }
 
 /// Lends `len` elements of this thread's scratch memory, with whatever was left in them.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::{Finish, Generator, Reason, Sampling};
+use danlu_ops::KvFormat;
 use danlu_registry::{ModelRef, Registry};
 
 use super::Context;
@@ -27,6 +28,9 @@ pub struct Args {
     pub interactive: bool,
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Keep keys and values of the text as 32-bit floats or as halves, which take half the memory; without it, models in blocks keep halves.
+    #[arg(long, value_name = "f32|f16")]
+    pub kv: Option<KvFormat>,
     /// Print one JSON object with the text and the numbers, instead of streaming.
     #[arg(long, conflicts_with = "interactive")]
     pub json: bool,
@@ -68,6 +72,10 @@ impl Default for SamplingArgs {
 
 pub fn run(context: &Context, args: Args) -> Outcome {
     let generator = open(context, &args.model)?;
+    let generator = match args.kv {
+        Some(format) => generator.with_kv(format),
+        None => generator,
+    };
     interrupt::install()?;
     if args.interactive {
         return prompt(&generator, &args.sampling);

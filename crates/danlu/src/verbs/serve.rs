@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use danlu_engine::serve::{Draft, Options};
+use danlu_ops::KvFormat;
 use danlu_server::{Keys, Model, Rates, Server, Studio};
 
 use super::{Context, generate};
@@ -55,6 +56,10 @@ pub struct Args {
     /// far, a smaller MODEL with the same tokenizer from what it would say.
     #[arg(long, value_name = "lookup|MODEL")]
     pub draft: Option<String>,
+    /// Keep keys and values of texts as 32-bit floats or as halves, which take half the memory and are read sooner; without it, models in
+    /// blocks keep halves and others floats.
+    #[arg(long, value_name = "f32|f16")]
+    pub kv: Option<KvFormat>,
     /// Take requests of at most this many bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub body_limit: usize,
@@ -79,7 +84,8 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         Some("lookup") => Draft::Lookup,
         Some(model) => Draft::Model(generate::open(context, model)?.into()),
     };
-    let options = Options { width: args.width, queue: args.queue, kept_tokens: args.kept_tokens, draft, ..Options::default() };
+    let (width, queue, kept_tokens, kv) = (args.width, args.queue, args.kept_tokens, args.kv);
+    let options = Options { width, queue, kept_tokens, draft, kv, ..Options::default() };
     for name in &args.models {
         let began = Instant::now();
         let folder = generate::folder(context, name)?;

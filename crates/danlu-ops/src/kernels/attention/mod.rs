@@ -5,11 +5,14 @@
 //! and values are summed in a fixed order. Keys and values are packed once; queries then pass in panels of as many rows as a
 //! register tile has, whose scores fit the first cache, and under a causal mask no tile above the diagonal is computed.
 
+mod attend;
 mod backward;
 mod cached;
 mod cross;
 mod forward;
+mod lanes;
 mod paged;
+mod pages;
 
 use std::ops::Range;
 
@@ -20,8 +23,9 @@ pub use backward::attention_backward;
 pub use cached::attention_cached;
 pub use cross::{Across, Pair, Seen, cross_attention_backward, cross_attention_forward};
 pub use forward::attention_forward;
-pub use paged::{PAGE, live_pages};
-pub(crate) use paged::{Page, Rows, attention_paged, store_paged};
+pub(crate) use paged::{Rows, attention_paged};
+pub use pages::{KvFormat, PAGE, live_page_bytes, live_pages};
+pub(crate) use pages::{Page, store_paged};
 
 /// What one attention call works on, beside the data: the heads, and the tables of rotary positions when there are any.
 #[derive(Clone, Copy, Debug)]

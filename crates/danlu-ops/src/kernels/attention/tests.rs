@@ -1,9 +1,11 @@
 use std::ops::Range;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::backward::{Saved, backward_with};
 use super::forward::forward_with;
+use super::paged::attention_paged_with;
 use super::*;
 
 fn values(n: usize, seed: u64) -> Vec<f32> {
@@ -187,4 +189,102 @@ fn a_cache_filled_in_any_steps_gives_the_same_rows() {
         }
         assert_close(&format!("steps {steps:?}"), &y, &want.y);
     }
+}
+
+/// Reads texts, `[tokens, …]` each, in steps of so many tokens of every text that is still so long; the rows of each text.
+fn read_paged(isa: Isa, shape: &Attention, format: KvFormat, texts: &[Vec<f32>], steps: &[usize]) -> Vec<Vec<f32>> {
+    let (width, out) = (shape.row_width(), shape.q_width());
+    let mut pages: Vec<Vec<Arc<Page>>> = vec![vec![]; texts.len()];
+    let mut read = vec![vec![]; texts.len()];
+    let mut past = 0;
+    for step in steps {
+        let at = |text: &Vec<f32>, token: usize| token.min(text.len() / width);
+        let (mut qkv, mut counts) = (vec![], vec![]);
+        for (text, pages) in texts.iter().zip(&mut pages) {
+            let new = &text[at(text, past) * width..at(text, past + step) * width];
+            store_paged(shape, format, pages, at(text, past), new);
+            counts.push(new.len() / width);
+            qkv.extend_from_slice(new);
+        }
+        let mut first = 0;
+        let mut sequences = vec![];
+        for ((text, pages), &count) in texts.iter().zip(&pages).zip(&counts) {
+            sequences.push(Rows { first, count, past: at(text, past), pages });
+            first += count;
+        }
+        let mut y = vec![f32::NAN; first * out];
+        attention_paged_with(isa, shape, &mut y, &qkv, &sequences);
+        let mut rest = &y[..];
+        for (read, count) in read.iter_mut().zip(counts) {
+            let (own, others) = rest.split_at(count * out);
+            read.extend_from_slice(own);
+            rest = others;
+        }
+        past += step;
+    }
+    read
+}
+
+/// One token at a time, a few as when guesses are read along, and many as of a prompt.
+const STEPS: [&[usize]; 4] = [&[1; 300], &[7; 43], &[3, 200, 1, 1, 5, 90], &[31, 1, 1, 97, 6, 2, 30, 132]];
+
+fn texts(shape: &Attention, values: impl Fn(usize, u64) -> Vec<f32>) -> Vec<Vec<f32>> {
+    [300, 129, 9].iter().map(|tokens| values(tokens * shape.row_width(), *tokens as u64)).collect()
+}
+
+/// Groups of one to seven queries, and heads that registers do not fit into evenly.
+#[test]
+fn pages_give_the_same_rows_however_they_are_read() {
+    for (heads, kv_heads, head_dim) in [(9, 3, 64), (2, 2, 40), (4, 1, 8), (7, 1, 20), (4, 2, 6)] {
+        let tables = tables(300, head_dim);
+        let shape = Attention { heads, kv_heads, head_dim, causal: true, rope: Some((&tables.0, &tables.1)) };
+        let texts = texts(&shape, values);
+        let want: Vec<Vec<f64>> = texts
+            .iter()
+            .map(|text| {
+                let tokens = text.len() / shape.row_width();
+                naive(&shape, text, &vec![0.0; tokens * shape.q_width()], std::slice::from_ref(&(0..tokens))).y
+            })
+            .collect();
+        for isa in Isa::available() {
+            let one = read_paged(isa, &shape, KvFormat::F32, &texts, STEPS[0]);
+            let few = read_paged(isa, &shape, KvFormat::F32, &texts, STEPS[1]);
+            assert!(one == few, "{isa:?} {heads}/{kv_heads}×{head_dim}: a token depends on those it is read with");
+            for steps in STEPS {
+                let what = format!("{isa:?} {heads}/{kv_heads}×{head_dim} {steps:?}");
+                for (got, want) in read_paged(isa, &shape, KvFormat::F32, &texts, steps).iter().zip(&want) {
+                    assert_close(&what, got, want);
+                }
+                for (got, want) in read_paged(isa, &shape, KvFormat::F16, &texts, steps).iter().zip(&want) {
+                    for (got, want) in got.iter().zip(want) {
+                        assert!((f64::from(*got) - want).abs() < 4e-3, "{what} in halves: {got} instead of {want}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where nothing is rounded, halves change no bit.
+#[test]
+fn halves_that_hold_the_numbers_give_what_floats_give() {
+    let shape = Attention { heads: 6, kv_heads: 2, head_dim: 44, causal: true, rope: None };
+    let coarse =
+        |count: usize, seed: u64| -> Vec<f32> { values(count, seed).iter().map(|x| (x * 256.0).round() / 128.0).collect() };
+    let texts = texts(&shape, coarse);
+    for isa in Isa::available() {
+        for steps in STEPS {
+            let [floats, halves] = KvFormat::ALL.map(|format| read_paged(isa, &shape, format, &texts, steps));
+            assert!(floats == halves, "{isa:?} {steps:?}");
+        }
+    }
+}
+
+#[test]
+fn what_halves_have_no_room_for_is_kept_as_their_largest() {
+    let shape = Attention { heads: 1, kv_heads: 1, head_dim: 8, causal: true, rope: None };
+    let mut qkv = vec![0.0; 24];
+    qkv[16..19].copy_from_slice(&[1e6, -1e6, 3.0]);
+    let read = read_paged(Isa::current(), &shape, KvFormat::F16, &[qkv], &[1]);
+    assert_eq!(read[0], [65504.0, -65504.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
 }
