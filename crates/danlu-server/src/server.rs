@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::{chat, completions, embeddings, models, now, responses};
-use crate::document::document;
+use crate::document::{Served, document};
 use crate::error::ApiError;
 use crate::guard::guard;
 use crate::keys::Keys;
@@ -63,6 +63,8 @@ impl Server {
         );
         let listener = TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
         listener.set_nonblocking(true)?;
+        // Its clock compares itself with the system's, for up to 200 ms where the machine is busy: enough time, while models are loaded.
+        std::thread::spawn(metrics::recorder);
         Ok(listener)
     }
 
@@ -82,7 +84,13 @@ impl Server {
     }
 
     fn router(self) -> Result<Router> {
-        let document = serde_json::to_vec(&document(self.keys.is_some()))?.into();
+        let most = |of: fn(&Model) -> usize| self.models.iter().map(of).max().unwrap_or(0);
+        let served = Served {
+            names: self.models.iter().flat_map(|model| [Some(model.id.clone()), model.alias.clone()]).flatten().collect(),
+            vocabulary: most(|model| model.embedder.vocabulary()),
+            embedding_size: most(|model| model.embedder.size()),
+        };
+        let document = serde_json::to_vec(&document(self.keys.is_some(), &served))?.into();
         let app = App {
             document,
             models: self.models.into_iter().map(Arc::new).collect(),
