@@ -93,8 +93,7 @@ pub fn try_it(life: &Life, family: &[ModelId]) -> Outcome {
         let models: Vec<String> = family.iter().rev().map(ModelId::to_string).collect();
         return serve::page(life.context, &models);
     }
-    let mut sampling = SamplingArgs::default();
-    (sampling.temperature, sampling.seed) = (0.6, Some(1));
+    let sampling = SamplingArgs { temperature: 0.6, seed: Some(1), ..SamplingArgs::default() };
     let mut talk = Talk::open(life.context, chat::Args { model: last.to_string(), system: None, sampling })?;
     println!("{} {QUESTION}", views::bold(&format!("{last} is asked:")));
     talk.ask(QUESTION)?;
