@@ -25,6 +25,8 @@ use crate::{metrics, page};
 
 /// How often it is looked whether the server is to stop.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How often measures are counted.
+const COUNTED: Duration = Duration::from_secs(5);
 
 /// What is served, and to whom.
 pub struct Server {
@@ -73,7 +75,18 @@ impl Server {
     /// # Errors
     /// When the system fails.
     pub fn run(self, listener: TcpListener, stop: impl Fn() -> bool + Send + 'static) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        // Who makes tokens of a long prompt takes a hundred bytes for each of its own: many at once would take all memory, and be no sooner done.
+        let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(at_once).enable_all().build()?;
+        let measures = metrics::recorder()?;
+        runtime.spawn(async move {
+            // Times are kept one by one until they are counted, which reading them does; but nobody may read them.
+            loop {
+                tokio::time::sleep(COUNTED).await;
+                measures.run_upkeep();
+            }
+        });
         let stopping = async move {
             while !stop() {
                 tokio::time::sleep(GLANCE).await;
