@@ -128,7 +128,7 @@ try:
         test("text").fill("Name a colour.")
         test("send").click()
         expect(test("vote-first")).to_be_visible(timeout=120_000)
-        names = test("pair").locator("h2").all_inner_texts()
+        names = test("pair").locator("article > h2").all_inner_texts()
         assert len(names) == 2 and names[0] == names[1], names
 
         # Two models side by side, and a vote.
