@@ -3,7 +3,7 @@
     python tests/browser/studio.py target/release/danlu MODEL_FOLDER [SECOND_FOLDER] [--out screenshots]
 
 Starts `danlu serve` with the model (twice, under two names, when no second is given) in a home of its own, and does what a person does: a first
-visit, a chat, stop, regenerate, edit, side by side with a vote, a reload that keeps the history, a run that goes on, the Chinese interface,
+visit, a chat, stop, regenerate, edit, a model beside itself, side by side with a vote, a reload that keeps the history, a run that goes on, the Chinese interface,
 a narrow screen. Each step's picture is kept. The first step that fails ends it.
 """
 
@@ -121,6 +121,16 @@ try:
         expect(test("again").last).to_be_visible(timeout=120_000)
         log("5-edited", page)
 
+        # A model beside itself gives two answers.
+        test("new").click()
+        test("model").select_option(index=0)
+        test("beside").select_option(index=1)
+        test("text").fill("Name a colour.")
+        test("send").click()
+        expect(test("vote-first")).to_be_visible(timeout=120_000)
+        names = test("pair").locator("article > h2").all_inner_texts()
+        assert len(names) == 2 and names[0] == names[1], names
+
         # Two models side by side, and a vote.
         test("new").click()
         test("model").select_option(index=0)
@@ -141,7 +151,7 @@ try:
         # A reload keeps the history.
         test("tab-chat").click()
         page.reload()
-        expect(test("chats").locator("li")).to_have_count(2)
+        expect(test("chats").locator("li")).to_have_count(3)
         expect(test("question").first).to_have_text("Say hello to a friend.")
         log("9-reloaded", page)
 

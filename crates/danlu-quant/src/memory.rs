@@ -6,12 +6,14 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::threads::{SendPtr, for_each};
+
 const LINE: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of a region that weights share. What nobody was given of it is address space, not memory.
 const SHARED: usize = if cfg!(miri) { HUGE_PAGE } else { 64 << 20 };
 
-/// Zeros or what was written over them. The region lives as long as anything in it.
+/// What was written when it was made. The region lives as long as anything in it.
 pub(crate) struct Memory {
     region: Arc<Region>,
     first: usize,
@@ -32,12 +34,26 @@ unsafe impl Sync for Region {}
 static OPEN: Mutex<(Weak<Region>, usize)> = Mutex::new((Weak::new(), 0));
 
 impl Memory {
-    /// `len` zeros.
-    pub fn zeros(len: usize) -> Self {
+    /// `len` bytes, in pieces of `piece` (the last may be shorter), each zeros until `fill(index, piece)` has written it. All threads take part: the
+    /// first touch of a page, for which the system clears it, takes as long as writing what belongs there.
+    pub fn filled(len: usize, piece: usize, fill: impl Fn(usize, &mut [u8]) + Sync) -> Self {
         let size = len.checked_next_multiple_of(LINE).expect("a length that memory can have");
         let (region, first) = if size > SHARED / 2 { (Arc::new(Region::new(size)), 0) } else { Self::shared(size) };
-        // SAFETY: these bytes of the region were given to nobody else.
-        unsafe { region.ptr.add(first).write_bytes(0, size) };
+        // SAFETY: the place lies inside the region.
+        let bytes = SendPtr(unsafe { region.ptr.add(first) });
+        let piece = piece.max(1);
+        for_each(len.div_ceil(piece), |index| {
+            let start = index * piece;
+            let count = piece.min(len - start);
+            // SAFETY: these bytes of the region were given to nobody else, pieces of different indices do not overlap, and each is run once. They
+            // are zeros before they are a slice.
+            let bytes = unsafe {
+                let from = bytes.get().add(start);
+                from.write_bytes(0, count);
+                std::slice::from_raw_parts_mut(from, count)
+            };
+            fill(index, bytes);
+        });
         Self { region, first, len }
     }
 
@@ -59,11 +75,6 @@ impl Memory {
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: these bytes of the region are this memory's, and were written when it was made.
         unsafe { std::slice::from_raw_parts(self.region.ptr.add(self.first), self.len) }
-    }
-
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and borrowed for writing.
-        unsafe { std::slice::from_raw_parts_mut(self.region.ptr.add(self.first), self.len) }
     }
 }
 
@@ -100,15 +111,17 @@ mod tests {
     #[test]
     fn pieces_are_zero_and_do_not_overlap() {
         let sizes = [0, 1, 64, 65, 1000, SHARED / 2 + 1, 7, SHARED / 2, SHARED / 2];
-        let mut all: Vec<Memory> = sizes.iter().map(|size| Memory::zeros(*size)).collect();
-        for (i, memory) in all.iter_mut().enumerate() {
+        let made = |(i, size): (usize, &usize)| {
+            Memory::filled(*size, 1 << 20, |piece, bytes| {
+                assert_eq!(bytes.len(), (size - (piece << 20)).min(1 << 20));
+                assert!([bytes.first(), bytes.last()].iter().all(|end| *end == Some(&0)));
+                bytes.fill(i as u8 + 1);
+            })
+        };
+        let all: Vec<Memory> = sizes.iter().enumerate().map(made).collect();
+        for (i, memory) in all.iter().enumerate() {
             assert_eq!(memory.bytes().len(), sizes[i]);
             assert!(memory.bytes().as_ptr().addr().is_multiple_of(LINE));
-            let ends = |bytes: &[u8]| [bytes.first().copied(), bytes.last().copied()];
-            assert_eq!(ends(memory.bytes()), [0, 0].map(|zero| (sizes[i] > 0).then_some(zero)));
-            memory.bytes_mut().fill(i as u8 + 1);
-        }
-        for (i, memory) in all.iter().enumerate() {
             assert!(memory.bytes().iter().all(|byte| *byte == i as u8 + 1), "{i}");
         }
     }

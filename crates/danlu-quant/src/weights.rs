@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::layout::{ROWS, block_bytes, pack_block, unpack_block};
 use crate::memory::Memory;
-use crate::threads::for_each_chunk;
 use crate::{Error, Format, dequantize};
 
 /// A weight `[out, in]` in blocks, with eight rows side by side.
@@ -31,17 +30,14 @@ impl Weights {
         let blocks = inp / format.block();
         let panel = blocks * panel_block;
         // No overflow: for rows that are there a panel is little larger than eight of them, and without blocks it is nothing.
-        let mut memory = Memory::zeros(out.div_ceil(ROWS) * panel);
-        if panel > 0 {
-            for_each_chunk(memory.bytes_mut(), panel, |index, panel| {
-                for row_of_panel in 0..ROWS.min(out - index * ROWS) {
-                    let bytes = &bytes[(index * ROWS + row_of_panel) * row..][..row];
-                    for (block, panel) in bytes.chunks_exact(format.block_bytes()).zip(panel.chunks_exact_mut(panel_block)) {
-                        pack_block(format, block, row_of_panel, panel);
-                    }
+        let memory = Memory::filled(out.div_ceil(ROWS) * panel, panel, |index, panel| {
+            for row_of_panel in 0..ROWS.min(out - index * ROWS) {
+                let bytes = &bytes[(index * ROWS + row_of_panel) * row..][..row];
+                for (block, panel) in bytes.chunks_exact(format.block_bytes()).zip(panel.chunks_exact_mut(panel_block)) {
+                    pack_block(format, block, row_of_panel, panel);
                 }
-            });
-        }
+            }
+        });
         Ok(Self { format, shape, memory })
     }
 

@@ -1,6 +1,6 @@
 //! The API as OpenAPI describes it: what is taken is described as exactly as it is checked, so that other programs can rely on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
@@ -54,30 +54,66 @@ impl IntoResponses for Errors {
     }
 }
 
+/// What the document says of the models that are served.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// All names that they answer to.
+    pub names: BTreeSet<String>,
+    /// The most tokens that one of them knows.
+    pub vocabulary: usize,
+    /// The most numbers that embeddings of one of them have.
+    pub embedding_size: usize,
+}
+
 /// The whole document; `keys` when they are needed.
-pub fn document(keys: bool) -> Value {
+pub fn document(keys: bool, served: &Served) -> Value {
     // Its keys are text and its numbers finite, so that it always is JSON.
     let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
     let schemas = &mut document["components"]["schemas"];
     for request in ["ChatRequest", "CompletionRequest", "EmbeddingRequest", "ResponseRequest"] {
         close(schemas, request);
+        schemas[request]["properties"]["model"]["enum"] = json!(served.names);
     }
     // Lists without anything in them would be of two kinds.
-    let token = || json!({"minItems": 1});
+    let id = json!({"type": "integer", "minimum": 0, "maximum": served.vocabulary.saturating_sub(1)});
+    let tokens = || json!({"minItems": 1, "items": id});
     let texts = |most: usize| json!({"minItems": 1, "maxItems": most, "items": {"type": "string", "minLength": 1}});
-    refine(schemas, "TextOrTokens", &[json!({}), token(), json!({"minItems": 1, "maxItems": 1})]);
+    let many = json!({"minItems": 1, "maxItems": 2048, "items": {"type": "array", "minItems": 1, "items": id}});
+    refine(schemas, "TextOrTokens", &[json!({}), tokens(), json!({"minItems": 1, "maxItems": 1})]);
     refine(schemas, "OneOrMore", &[json!({"minLength": 1}), json!({"maxItems": 4, "items": {"type": "string", "minLength": 1}})]);
-    refine(schemas, "Input", &[json!({"minLength": 1}), texts(2048), token(), json!({"minItems": 1, "maxItems": 2048})]);
+    refine(schemas, "Input", &[json!({"minLength": 1}), texts(2048), tokens(), many]);
+    refine(schemas, "ResponseInput", &[json!({}), json!({"minItems": 1})]);
+    schemas["EmbeddingRequest"]["properties"]["dimensions"]["maximum"] = json!(served.embedding_size);
     for request in ["ChatRequest", "CompletionRequest"] {
         let bias = &mut schemas[request]["properties"]["logit_bias"];
         bias["propertyNames"] = json!({"pattern": "^[0-9]{1,9}$"});
         bias["additionalProperties"] = json!({"type": "number", "minimum": -100, "maximum": 100});
     }
     bound_integers(schemas);
+    for (path, piece) in
+        [("/v1/chat/completions", "ChatChunk"), ("/v1/completions", "TextCompletion"), ("/v1/responses", "StreamEvent")]
+    {
+        let content = &mut document["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"];
+        content["schema"] = event(piece, path != "/v1/responses");
+    }
     document["components"]["securitySchemes"] = json!({"key": {"type": "http", "scheme": "bearer"}});
     document["security"] = if keys { json!([{"key": []}]) } else { json!([{}]) };
     document["paths"]["/health"]["get"]["security"] = json!([{}]);
     document
+}
+
+/// An event of an answer that is streamed, by its fields: JSON in `data`, and at the end `[DONE]` where that is the way. An answer that fails ends with
+/// an error.
+fn event(piece: &str, ends_with_done: bool) -> Value {
+    let schema = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    let data = |schema: Value| json!({"type": "string", "contentMediaType": "application/json", "contentSchema": schema});
+    if ends_with_done {
+        let pieces = data(json!({"anyOf": [schema(piece), schema("ErrorBody")]}));
+        let data = json!({"anyOf": [{"type": "string", "const": "[DONE]"}, pieces]});
+        return json!({"type": "object", "properties": {"data": data}, "required": ["data"]});
+    }
+    let name = json!({"type": "string", "description": "The event's `type`."});
+    json!({"type": "object", "properties": {"event": name, "data": data(schema(piece))}, "required": ["event", "data"]})
 }
 
 /// Makes a request one object that takes no other keys: it is put together from parts, and each part alone would refuse the other's keys.
@@ -143,7 +179,7 @@ mod tests {
 
     #[test]
     fn requests_take_no_other_keys() {
-        let document = document(false);
+        let document = document(false, &Served { names: ["a".to_owned(), "a@1".to_owned()].into(), ..Served::default() });
         let chat = &document["components"]["schemas"]["ChatRequest"];
         assert_eq!(chat["additionalProperties"], false);
         for key in ["model", "messages", "tools", "temperature", "response_format", "user", "stream"] {
@@ -152,26 +188,29 @@ mod tests {
         assert!(chat["properties"].get("other").is_none());
         let required: Vec<&str> = chat["required"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert_eq!(required, ["model", "messages"]);
+        assert_eq!(chat["properties"]["model"]["enum"], json!(["a", "a@1"]));
     }
 
     #[test]
     fn numbers_have_the_bounds_they_are_checked_for() {
-        let document = document(true);
+        let document = document(true, &Served { names: BTreeSet::new(), vocabulary: 50, embedding_size: 8 });
         let schemas = &document["components"]["schemas"];
         let property = |schema: &str, key: &str| schemas[schema]["properties"][key].clone();
         let seed = property("ChatRequest", "seed");
         assert_eq!((&seed["minimum"], &seed["maximum"]), (&json!(i64::MIN), &json!(i64::MAX)));
         let most = property("ChatRequest", "max_tokens");
         assert_eq!((&most["minimum"], &most["maximum"]), (&json!(1), &json!(u32::MAX)));
-        assert_eq!(property("ChatRequest", "top_p")["exclusiveMinimum"].as_f64(), Some(0.0));
-        assert_eq!(property("EmbeddingRequest", "dimensions")["minimum"].as_f64(), Some(1.0));
+        assert_eq!(property("ChatRequest", "top_p")["minimum"].as_f64(), Some(0.0));
+        let dimensions = property("EmbeddingRequest", "dimensions");
+        assert_eq!((dimensions["minimum"].as_f64(), dimensions["maximum"].as_u64()), (Some(1.0), Some(8)));
+        assert_eq!(schemas["Input"]["oneOf"][3]["items"]["items"]["maximum"], 49);
         assert_eq!(schemas["Input"]["oneOf"][1]["maxItems"], 2048);
         assert_eq!(document["security"], json!([{"key": []}]));
     }
 
     #[test]
     fn all_that_is_referred_to_is_there() {
-        let document = document(true);
+        let document = document(true, &Served::default());
         let text = document.to_string();
         for reference in text.split("\"$ref\":\"#/components/schemas/").skip(1) {
             let name = reference.split('"').next().unwrap();

@@ -123,6 +123,11 @@ impl Embedder {
         Ok(vectors)
     }
 
+    /// How many tokens it knows.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     /// How many numbers a vector has.
     pub fn size(&self) -> usize {
         self.size

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use danlu_data::chat::Template;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_engine::serve::Options;
-use danlu_models::{Backbone, BackboneConfig, folder};
+use danlu_models::{Backbone, BackboneConfig, Decoder, DecoderConfig, folder};
 
 use crate::embedder::{Embedder, Reader};
 use crate::writer::Writer;
@@ -27,21 +27,20 @@ impl Model {
     /// # Errors
     /// When it cannot be read, or not be served.
     pub fn load(id: &str, alias: Option<String>, folder: &Path, options: Options) -> Result<Self> {
-        let device = Device::flex();
-        let tokenizer = Tokenizer::load(folder)?;
-        let (queue, config) = (options.queue, folder::load_backbone_config(folder)?);
-        let (backbone, reader, writer) = match config {
-            BackboneConfig::Bert(_) => {
-                let backbone = Backbone::Bert(folder::load_bert(folder, &device)?.0);
-                (backbone, Reader::framed(tokenizer)?, None)
-            }
-            BackboneConfig::Decoder(_) => {
-                let (decoder, config) = folder::load_to_run(folder, &device)?;
-                // A clone shares the weights.
-                let backbone = Backbone::Decoder(decoder.clone());
+        // A small model's tokenizer takes as long as its weights.
+        let (tokenizer, weights) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| Tokenizer::load(folder));
+            let weights = weights(folder);
+            (tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), weights)
+        });
+        let (tokenizer, queue) = (tokenizer?, options.queue);
+        let (backbone, config, decoder) = weights?;
+        let (reader, writer) = match decoder {
+            None => (Reader::framed(tokenizer)?, None),
+            Some((decoder, config)) => {
                 let writer = Writer::new(id, decoder, &config, tokenizer, Template::of_folder(folder)?, options)?;
                 let writer = Arc::new(writer);
-                (backbone, Reader::Begun(writer.clone()), Some(writer))
+                (Reader::Begun(writer.clone()), Some(writer))
             }
         };
         let embedder = Embedder::new(folder, backbone, config, reader, queue)?;
@@ -62,4 +61,19 @@ impl Model {
     pub(crate) fn is_alive(&self) -> bool {
         self.writer.as_ref().is_none_or(|writer| writer.engine.is_alive())
     }
+}
+
+/// What embeds, and of a decoder also what writes; they share the weights.
+type Loaded = (Backbone, BackboneConfig, Option<(Decoder, DecoderConfig)>);
+
+fn weights(folder: &Path) -> Result<Loaded> {
+    let device = Device::flex();
+    let config = folder::load_backbone_config(folder)?;
+    Ok(match config {
+        BackboneConfig::Bert(_) => (Backbone::Bert(folder::load_bert(folder, &device)?.0), config, None),
+        BackboneConfig::Decoder(_) => {
+            let (decoder, of_decoder) = folder::load_to_run(folder, &device)?;
+            (Backbone::Decoder(decoder.clone()), config, Some((decoder, of_decoder)))
+        }
+    })
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::{chat, completions, embeddings, models, now, responses};
-use crate::document::document;
+use crate::document::{Served, document};
 use crate::error::ApiError;
 use crate::guard::guard;
 use crate::keys::Keys;
@@ -25,6 +25,8 @@ use crate::{metrics, page};
 
 /// How often it is looked whether the server is to stop.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How often measures are counted.
+const COUNTED: Duration = Duration::from_secs(5);
 
 /// What is served, and to whom.
 pub struct Server {
@@ -63,6 +65,8 @@ impl Server {
         );
         let listener = TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
         listener.set_nonblocking(true)?;
+        // Its clock compares itself with the system's, for up to 200 ms where the machine is busy: enough time, while models are loaded.
+        std::thread::spawn(metrics::recorder);
         Ok(listener)
     }
 
@@ -71,7 +75,18 @@ impl Server {
     /// # Errors
     /// When the system fails.
     pub fn run(self, listener: TcpListener, stop: impl Fn() -> bool + Send + 'static) -> Result<()> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        // Who makes tokens of a long prompt takes a hundred bytes for each of its own: many at once would take all memory, and be no sooner done.
+        let at_once = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).max_blocking_threads(at_once).enable_all().build()?;
+        let measures = metrics::recorder()?;
+        runtime.spawn(async move {
+            // Times are kept one by one until they are counted, which reading them does; but nobody may read them.
+            loop {
+                tokio::time::sleep(COUNTED).await;
+                measures.run_upkeep();
+            }
+        });
         let stopping = async move {
             while !stop() {
                 tokio::time::sleep(GLANCE).await;
@@ -82,7 +97,13 @@ impl Server {
     }
 
     fn router(self) -> Result<Router> {
-        let document = serde_json::to_vec(&document(self.keys.is_some()))?.into();
+        let most = |of: fn(&Model) -> usize| self.models.iter().map(of).max().unwrap_or(0);
+        let served = Served {
+            names: self.models.iter().flat_map(|model| [Some(model.id.clone()), model.alias.clone()]).flatten().collect(),
+            vocabulary: most(|model| model.embedder.vocabulary()),
+            embedding_size: most(|model| model.embedder.size()),
+        };
+        let document = serde_json::to_vec(&document(self.keys.is_some(), &served))?.into();
         let app = App {
             document,
             models: self.models.into_iter().map(Arc::new).collect(),

@@ -108,6 +108,10 @@ fn a_text_is_gone_on_with_and_held_to_a_schema() {
     as_tokens["prompt"] = json!([vec![Tokenizer::load(model()).unwrap().end_of_text(); begin], ids].concat());
     assert_eq!(server.post("/v1/completions", &as_tokens).json()["choices"][0]["text"], text);
 
+    // Whole numbers may be written as floats, and at 0 there is only the likeliest token.
+    let odd = json!({"model": "writer", "prompt": "the dog", "max_tokens": 10.0, "temperature": 1, "top_p": 0});
+    assert_eq!(server.post("/v1/completions", &odd).json()["choices"][0]["text"], text);
+
     let schema =
         json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
     let format = json!({"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}});
@@ -137,6 +141,10 @@ fn what_is_wrong_is_said_as_openai_says_it() {
     wrong(400, json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}), "image_url");
     wrong(400, json!({"temperature": -1}), "temperature must be 0 or more");
     wrong(400, json!({"max_tokens": 0}), "at least one token");
+    wrong(400, json!({"max_tokens": 0, "max_completion_tokens": 2}), "at least one token");
+    wrong(400, json!({"response_format": {"type": 0}}), "must be a text");
+    wrong(400, json!({"response_format": {"type": "json_schema", "json_schema": {"schema": true}}}), "map");
+    wrong(400, json!({"repetition_penalty": 1e-9}), "at least 0.001");
     wrong(400, json!({"n": 99}), "n must be from 1 to 16");
     wrong(400, json!({"stop": ["a", "b", "c", "d", "e"]}), "at most 4");
     wrong(400, json!({"logit_bias": {"one": 1}}), "one");

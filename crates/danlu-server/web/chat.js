@@ -26,10 +26,12 @@ function path() {
   return found;
 }
 
-/** The two answers that are looked at side by side: the shown one and the newest other one of another model. */
+/** The two answers that are looked at side by side: the shown one and the newest other one, of another model unless a model stands beside itself. */
 function pairOf(message) {
-  if (!$("beside").value || message.role !== "assistant") return null;
-  const others = children(message.parent, "assistant").filter((one) => one.id !== message.id && one.model !== message.model);
+  const beside = $("beside").value;
+  if (!beside || message.role !== "assistant") return null;
+  const itself = beside === $("model").value;
+  const others = children(message.parent, "assistant").filter((one) => one.id !== message.id && (one.model === message.model) === itself);
   const other = others.at(-1);
   return other && (message.id < other.id ? [message, other] : [other, message]);
 }
@@ -141,12 +143,11 @@ async function ask(parent, content) {
   const message = await post(`/studio/conversations/${open.id}/messages`, { parent, content });
   open.messages.push(message);
   open.leaf = message.id;
-  const two = [$("model").value, $("beside").value].filter((one, i, all) => one && all.indexOf(one) === i);
-  await answer(two, message.id);
+  await answer([$("model").value, $("beside").value].filter(Boolean), message.id);
 }
 
-/** One answer, shown as it comes. */
-async function one(model, parent, signal) {
+/** One answer, shown as it comes; `again` says how many of this model are asked for before it, which with one seed would all be the same. */
+async function one(model, parent, signal, again) {
   const shown = { id: -Math.random(), parent, role: "assistant", content: "", model, finish: null, tokens: 0 };
   open.messages.push(shown);
   open.leaf = shown.id;
@@ -154,6 +155,7 @@ async function one(model, parent, signal) {
   const began = performance.now();
   let first = 0;
   const body = { parent, model, ...sampling() };
+  if (body.seed !== undefined) body.seed += again;
   for await (const event of stream(`/studio/conversations/${open.id}/answers`, body, signal)) {
     if (event.error) throw new Error(event.error.message);
     if (!event.text) continue;
@@ -176,7 +178,7 @@ async function answer(asked, parent) {
   const own = (answering = new AbortController());
   const conversation = open.id;
   status(say("waiting"));
-  const ends = await Promise.allSettled(asked.map((model) => one(model, parent, own.signal)));
+  const ends = await Promise.allSettled(asked.map((model, i) => one(model, parent, own.signal, asked.indexOf(model) < i ? 1 : 0)));
   const failed = ends.find((end) => end.status === "rejected" && end.reason.name !== "AbortError");
   if (answering === own) answering = null;
   await act(async () => {
@@ -226,7 +228,6 @@ async function load() {
   };
   fill($("model"), models.map(option), "danlu-model");
   fill($("beside"), [element("option", { value: "", textContent: say("none") }), ...models.map(option)], "danlu-beside");
-  $("beside").hidden = models.length < 2;
   list = await get("/studio/conversations");
 }
 

@@ -13,6 +13,14 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** Makes a part of a picture. */
+export function svg(name, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
 export const button = (text, onclick, attributes = {}) => element("button", { type: "button", textContent: text, onclick, ...attributes });
 
 /** A table of texts; the first row is its head. */

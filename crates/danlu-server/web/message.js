@@ -1,9 +1,16 @@
 // One message of a conversation, with what can be done with it.
-import { button, element } from "./dom.js";
+import { button, element, svg } from "./dom.js";
 import { markdown } from "./markdown.js";
 import { say } from "./words.js";
 
 const copy = (text) => button(say("copy"), () => navigator.clipboard?.writeText(text));
+
+/** A thumb, drawn, since not every machine has a font with one. */
+function thumb(down) {
+  const picture = svg("svg", { class: down ? "icon down" : "icon", viewBox: "0 0 24 24", "aria-hidden": "true" });
+  picture.append(svg("path", { d: "M2 10h4v11H2zM8 10l4-8c1.7 0 3 1.2 3 2.8L14.4 9H20c1.4 0 2.3 1.1 2 2.4l-1.7 7.6c-.3 1.2-1.2 2-2.4 2H8z" }));
+  return picture;
+}
 
 /** Tokens and speed of an answer, and how it ended if not by itself. */
 function note(message) {
@@ -36,10 +43,14 @@ export function article(message, actions, busy) {
     footer.append(...versions(message, actions), copy(message.content));
     if (own) footer.append(button(say("edit"), () => actions.edit(message), { testid: "edit" }));
     else {
-      const thumb = (text, value, label) => button(text, () => actions.thumb(message, value), {
-        "aria-label": say(label), title: say(label), "aria-pressed": String(message.thumb === value), testid: label,
-      });
-      footer.append(button(say("again"), () => actions.again(message), { testid: "again" }), thumb("👍", 1, "good"), thumb("👎", -1, "bad"));
+      const judge = (value, label) => {
+        const made = button("", () => actions.thumb(message, value), {
+          "aria-label": say(label), title: say(label), "aria-pressed": String(message.thumb === value), testid: label,
+        });
+        made.append(thumb(value < 0));
+        return made;
+      };
+      footer.append(button(say("again"), () => actions.again(message), { testid: "again" }), judge(1, "good"), judge(-1, "bad"));
     }
   }
   const who = own ? say("user") : message.model || say("assistant");

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use serde_json::Value;
+use tokenizers::Tokenizer as Library;
 
 use super::split::{SPLIT, words};
 
@@ -32,19 +33,18 @@ pub(super) struct Fast {
 }
 
 impl Fast {
+    /// Whether it is worth a look: what text goes through before the model is what [`super::train`] makes of it. Most tokenizers made elsewhere are
+    /// told apart here, without their vocabulary being written out.
+    pub(super) fn may_be(library: &Library) -> bool {
+        library.get_normalizer().is_none()
+            && library.get_post_processor().is_none()
+            && serde_json::to_value(library.get_pre_tokenizer()).is_ok_and(|steps| splits(&steps))
+    }
+
     /// The fast form of the tokenizer with this `tokenizer.json`, if it is of the kind that [`super::train`] makes.
     pub(super) fn new(json: &str) -> Option<Self> {
         let file: Value = serde_json::from_str(json).ok()?;
         let model = &file["model"];
-        let byte_level =
-            |step: &Value| step["type"] == "ByteLevel" && step["add_prefix_space"] == false && step["use_regex"] == false;
-        let split = |step: &Value| {
-            step["type"] == "Split"
-                && step["pattern"]["Regex"] == SPLIT
-                && step["behavior"] == "Isolated"
-                && step["invert"] == false
-        };
-        let steps = file["pre_tokenizer"]["pretokenizers"].as_array()?;
         let plain = model["type"] == "BPE"
             && ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]
                 .iter()
@@ -54,9 +54,7 @@ impl Fast {
             && file["normalizer"].is_null()
             && file["post_processor"].is_null()
             && file["added_tokens"].as_array()?.iter().all(|token| token["special"] == true)
-            && steps.len() == 2
-            && split(&steps[0])
-            && byte_level(&steps[1]);
+            && splits(&file["pre_tokenizer"]);
         if !plain {
             return None;
         }
@@ -132,6 +130,19 @@ impl Fast {
             }
         }
         ids
+    }
+}
+
+/// Whether these steps before the model cut text into words by [`SPLIT`] and spell their bytes, and do nothing else.
+fn splits(steps: &Value) -> bool {
+    let byte_level =
+        |step: &Value| step["type"] == "ByteLevel" && step["add_prefix_space"] == false && step["use_regex"] == false;
+    let split = |step: &Value| {
+        step["type"] == "Split" && step["pattern"]["Regex"] == SPLIT && step["behavior"] == "Isolated" && step["invert"] == false
+    };
+    match steps["pretokenizers"].as_array().map(Vec::as_slice) {
+        Some([first, second]) => split(first) && byte_level(second),
+        _ => false,
     }
 }
 

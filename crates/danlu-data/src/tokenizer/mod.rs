@@ -22,7 +22,10 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rayon::prelude::*;
-use tokenizers::{PostProcessorWrapper, Tokenizer as Library};
+use tokenizers::models::bpe::BPE;
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as Library, TokenizerImpl,
+};
 
 use fast::Fast;
 pub use report::{BytesPerToken, bytes_per_token};
@@ -58,7 +61,8 @@ struct Inner {
     with_special: OnceLock<Library>,
     vocab_size: usize,
     end_of_text: u32,
-    hash: String,
+    /// Made when first asked for: who only runs a model never does.
+    hash: OnceLock<String>,
 }
 
 impl Tokenizer {
@@ -76,26 +80,24 @@ impl Tokenizer {
     /// A tokenizer from the bytes of its `tokenizer.json`. `end` names the token that ends a document, where the file alone does not
     /// tell.
     pub fn from_json(bytes: &[u8], end: Option<&str>) -> Result<Self> {
-        let mut plain = Library::from_bytes(bytes).map_err(|e| anyhow!("{e}"))?;
+        let mut plain = read(bytes)?;
         // A file may ask for truncation or padding; either would silently change the corpus.
         plain.with_truncation(None).map_err(|e| anyhow!("{e}"))?;
         plain.with_padding(None);
-        let json = json(&plain)?;
-        let fast = Fast::new(&json);
+        let fast = if Fast::may_be(&plain) { Fast::new(&json(&plain)?) } else { None };
         plain.set_encode_special_tokens(true);
         let end_of_text = end
             .into_iter()
             .chain(END_NAMES)
             .find_map(|name| plain.token_to_id(name))
             .with_context(|| format!("it has no token that ends a document; one of {} is needed", END_NAMES.join(", ")))?;
-        // Two folders may have one tokenizer.json and end documents with different tokens of it.
-        let hash = danlu_files::hash_bytes(format!("{json}\n{end_of_text}").as_bytes());
         // Ids may have holes, so the size a model needs is the largest id and one, not the number of tokens.
         let largest = plain.get_vocab(true).into_values().max().context("its vocabulary is empty")?;
         if largest == u32::MAX {
             bail!("it has a token with the id {largest}, which is the mark for a target without loss");
         }
-        let inner = Inner { plain, fast, with_special: OnceLock::new(), vocab_size: largest as usize + 1, end_of_text, hash };
+        let vocab_size = largest as usize + 1;
+        let inner = Inner { plain, fast, with_special: OnceLock::new(), vocab_size, end_of_text, hash: OnceLock::new() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -202,7 +204,21 @@ impl Tokenizer {
 
     /// BLAKE3 of the tokenizer's canonical JSON, in hexadecimal: equal for equal tokenizers, whoever wrote the file.
     pub fn hash(&self) -> &str {
-        &self.inner.hash
+        self.inner.hash.get_or_init(|| {
+            // What was read as JSON can be written as JSON. Two folders may have one tokenizer.json and end documents with different tokens of it.
+            let json = json(&self.inner.plain).unwrap_or_default();
+            danlu_files::hash_bytes(format!("{json}\n{}", self.inner.end_of_text).as_bytes())
+        })
+    }
+}
+
+/// A tokenizer as the library reads it. To find out which kind of model a file has, the library takes it apart three times, which is most of the
+/// time in which a model is made ready; so a byte-pair model, which most are, is read as such, and only what is none is read that way.
+fn read(bytes: &[u8]) -> Result<Library> {
+    type Bpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    match serde_json::from_slice::<Bpe>(bytes) {
+        Ok(tokenizer) => Ok(tokenizer.into()),
+        Err(_) => Library::from_bytes(bytes).map_err(|e| anyhow!("{e}")),
     }
 }
 

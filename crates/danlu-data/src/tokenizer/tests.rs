@@ -137,6 +137,20 @@ fn a_saved_tokenizer_loads_as_itself() {
 }
 
 #[test]
+fn a_file_is_read_as_the_library_reads_it() {
+    let own = tiny().to_json().unwrap();
+    // Older files have each merge in one string.
+    let mut older: serde_json::Value = serde_json::from_str(&own).unwrap();
+    for merge in older["model"]["merges"].as_array_mut().unwrap() {
+        *merge = format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap()).into();
+    }
+    for file in [own, older.to_string(), unigram().to_json().unwrap()] {
+        let library = Library::from_bytes(&file).unwrap();
+        assert_eq!(json(&read(file.as_bytes()).unwrap()).unwrap(), json(&library).unwrap());
+    }
+}
+
+#[test]
 fn a_damaged_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokenizer.json");

@@ -1,9 +1,6 @@
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use danlu_data::chat::Message;
@@ -17,7 +14,7 @@ use super::answering::{Answering, Ask, Pieces, finish_reason, stream};
 use super::messages::{CallMade, ChatMessage, FunctionMade, conversation};
 use super::settings::Settings;
 use super::tools::{CallForm, CallReader, Piece, Tool, ToolChoice, ToolKind, Tools};
-use super::{Usage, check_known, identifier, now, read};
+use super::{Body, Envelope, Usage, check_known, identifier};
 use crate::App;
 use crate::document::Errors;
 use crate::error::ApiError;
@@ -53,10 +50,8 @@ pub struct ChatRequest {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletion {
-    pub id: String,
-    pub object: &'static str,
-    pub created: u64,
-    pub model: String,
+    #[serde(flatten)]
+    pub envelope: Envelope,
     pub choices: Vec<ChatChoice>,
     pub usage: Usage,
 }
@@ -84,10 +79,8 @@ pub struct AssistantMessage {
 /// A piece of an answer that is streamed.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChunk {
-    pub id: String,
-    pub object: &'static str,
-    pub created: u64,
-    pub model: String,
+    #[serde(flatten)]
+    pub envelope: Envelope,
     pub choices: Vec<ChunkChoice>,
     pub usage: Option<Usage>,
 }
@@ -163,10 +156,8 @@ pub struct Logprob {
 pub async fn complete(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Body(request): Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let request: ChatRequest = read(&headers, body)?;
     check_known(&request.other, &[])?;
     let writer = app.writer(&request.model)?;
     let log_probs = log_probs(&request)?;
@@ -305,8 +296,8 @@ async fn whole(mut answering: Answering, mut speakers: Vec<Speaker>, log_probs: 
             Event::Read { .. } | Event::Failed(_) => {}
         }
     }
-    let (id, model, usage) = (identifier("chatcmpl-"), answering.writer().id.clone(), answering.usage());
-    Ok(Json(ChatCompletion { id, object: "chat.completion", created: now(), model, choices, usage }))
+    let envelope = Envelope::new("chatcmpl-", "chat.completion", &answering.writer().id);
+    Ok(Json(ChatCompletion { envelope, choices, usage: answering.usage() }))
 }
 
 /// Makes the deltas of one answer's pieces; `calls` counts its calls.
@@ -328,11 +319,8 @@ fn deltas(pieces: Vec<Piece>, calls: &mut usize) -> Vec<Delta> {
 }
 
 fn chunks(answering: Answering, mut speakers: Vec<Speaker>, include_usage: bool) -> Response {
-    let (id, name, created) = (identifier("chatcmpl-"), answering.writer().id.clone(), now());
-    let chunk = move |choices: Vec<ChunkChoice>, usage| {
-        let (id, model) = (id.clone(), name.clone());
-        ChatChunk { id, object: "chat.completion.chunk", created, model, choices, usage }
-    };
+    let envelope = Envelope::new("chatcmpl-", "chat.completion.chunk", &answering.writer().id);
+    let chunk = move |choices: Vec<ChunkChoice>, usage| ChatChunk { envelope: envelope.clone(), choices, usage };
     let last = chunk.clone();
     let mut calls = vec![0; speakers.len()];
     let piece = move |writer: &Writer, event: Event| {

@@ -1,9 +1,6 @@
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use danlu_engine::LogProbs;
@@ -14,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::answering::{Answering, Ask, Pieces, finish_reason, stream};
 use super::settings::Settings;
-use super::{Usage, check_known, identifier, now, read};
+use super::{Body, Envelope, Usage, check_known};
 use crate::App;
 use crate::document::Errors;
 use crate::error::ApiError;
@@ -50,10 +47,8 @@ pub enum TextOrTokens {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TextCompletion {
-    pub id: String,
-    pub object: &'static str,
-    pub created: u64,
-    pub model: String,
+    #[serde(flatten)]
+    pub envelope: Envelope,
     pub choices: Vec<TextChoice>,
     pub usage: Option<Usage>,
 }
@@ -102,10 +97,8 @@ impl TextLogprobs {
 pub async fn complete(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Body(request): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let request: CompletionRequest = read(&headers, body)?;
     check_known(&request.other, &[])?;
     let writer = app.writer(&request.model)?;
     let log_probs = request.logprobs.map(|top| top as usize);
@@ -138,6 +131,10 @@ pub async fn complete(
     }
 }
 
+fn envelope(answering: &Answering) -> Envelope {
+    Envelope::new("cmpl-", "text_completion", &answering.writer().id)
+}
+
 async fn whole(mut answering: Answering, samples: usize, log_probs: bool) -> Result<Json<TextCompletion>, ApiError> {
     let mut choices: Vec<TextChoice> = (0..samples)
         .map(|index| TextChoice {
@@ -163,16 +160,12 @@ async fn whole(mut answering: Answering, samples: usize, log_probs: bool) -> Res
             Event::Read { .. } | Event::Failed(_) => {}
         }
     }
-    let (id, model, usage) = (identifier("cmpl-"), answering.writer().id.clone(), Some(answering.usage()));
-    Ok(Json(TextCompletion { id, object: "text_completion", created: now(), model, choices, usage }))
+    Ok(Json(TextCompletion { envelope: envelope(&answering), choices, usage: Some(answering.usage()) }))
 }
 
 fn chunks(answering: Answering, samples: usize, include_usage: bool) -> Response {
-    let (id, name, created) = (identifier("cmpl-"), answering.writer().id.clone(), now());
-    let chunk = move |choices: Vec<TextChoice>, usage| {
-        let (id, model) = (id.clone(), name.clone());
-        TextCompletion { id, object: "text_completion", created, model, choices, usage }
-    };
+    let envelope = envelope(&answering);
+    let chunk = move |choices: Vec<TextChoice>, usage| TextCompletion { envelope: envelope.clone(), choices, usage };
     let last = chunk.clone();
     let mut at = vec![0; samples];
     let piece = move |writer: &Writer, event: Event| match event {

@@ -1,7 +1,4 @@
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{check_known, read};
+use super::{Body, check_known};
 use crate::App;
 use crate::document::Errors;
 use crate::embedder::{Embedder, TextError, passes, to_length_1};
@@ -95,10 +92,9 @@ pub struct EmbeddingUsage {
 pub async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Body(request): Body<EmbeddingRequest>,
 ) -> Result<Json<EmbeddingList>, ApiError> {
-    let EmbeddingRequest { model, input, encoding_format, dimensions, other } = read(&headers, body)?;
+    let EmbeddingRequest { model, input, encoding_format, dimensions, other } = request;
     check_known(&other, &[])?;
     let model = app.model(&model)?;
     let embedder = model.embedder.clone();

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
 use danlu_engine::{Grammar, Sampling};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
@@ -11,6 +11,10 @@ use crate::writer::Writer;
 
 /// Above this, a temperature draws any token alike and a penalty allows nothing again.
 const MOST: f32 = 1000.0;
+/// Below this, a repetition penalty allows nothing but what has been.
+const LEAST_PENALTY: f32 = 0.001;
+/// The likeliest token of any vocabulary reaches this alone.
+const LEAST_TOP_P: f32 = 1e-6;
 
 /// What both ways of asking have in common: how tokens are drawn, when the text ends, and how it is sent.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -24,8 +28,8 @@ pub struct Settings {
     /// 0 takes the most likely token always; 1, the default, draws with the model's own probabilities.
     #[schema(minimum = 0, maximum = 1000)]
     pub temperature: Option<f32>,
-    /// Only the fewest tokens whose probabilities reach this.
-    #[schema(exclusive_minimum = 0, maximum = 1)]
+    /// Only the fewest tokens whose probabilities reach this; at 0 the likeliest.
+    #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f32>,
     /// Only so many of the most likely tokens; not in OpenAI's API.
     pub top_k: Option<u32>,
@@ -33,7 +37,7 @@ pub struct Settings {
     #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f32>,
     /// Logits of tokens that have been, also in the prompt, are divided by this; not in OpenAI's API.
-    #[schema(exclusive_minimum = 0, maximum = 1000)]
+    #[schema(minimum = 0.001, maximum = 1000)]
     pub repetition_penalty: Option<f32>,
     /// From -2 to 2.
     #[schema(minimum = -2, maximum = 2)]
@@ -53,7 +57,17 @@ pub struct Settings {
     /// Whether the answer comes piece by piece, as server-sent events.
     pub stream: Option<bool>,
     pub stream_options: Option<StreamOptions>,
+    #[serde(default, deserialize_with = "format")]
     pub response_format: Option<ResponseFormat>,
+}
+
+/// A format, told from others by its `type`, which must be a text: `serde` would also take the place of a kind among all.
+pub fn format<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let Some(value) = Option::<Value>::deserialize(deserializer)? else { return Ok(None) };
+    if value.get("type").is_some_and(|kind| !kind.is_string()) {
+        return Err(D::Error::custom("the type of a format must be a text, such as \"json_schema\""));
+    }
+    serde_json::from_value(value).map(Some).map_err(D::Error::custom)
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -92,7 +106,8 @@ pub enum ResponseFormat {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct JsonSchema {
     /// Followed as far as it goes, whether `strict` is asked for or not; its name is not looked at.
-    pub schema: Value,
+    #[schema(value_type = Object)]
+    pub schema: Map<String, Value>,
     #[serde(flatten)]
     #[schema(ignore)]
     pub _object: IgnoredAny,
@@ -134,15 +149,25 @@ impl Settings {
             })?;
             logit_bias.insert(id, *bias);
         }
+        for (name, value) in [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)] {
+            if value == Some(0) {
+                return Err(ApiError::bad_request("at least one token must be allowed to be written; 0 are").param(name));
+            }
+        }
         for (name, value) in [("temperature", self.temperature), ("repetition_penalty", self.repetition_penalty)] {
             if let Some(value) = value.filter(|value| *value > MOST) {
                 return Err(ApiError::bad_request(format!("{name} must be at most {MOST}; it is {value}")).param(name));
             }
         }
+        if let Some(value) = self.repetition_penalty.filter(|value| *value < LEAST_PENALTY) {
+            let message = format!("repetition_penalty must be at least {LEAST_PENALTY}; it is {value}");
+            return Err(ApiError::bad_request(message).param("repetition_penalty"));
+        }
         let defaults = Sampling::default();
+        let top_p = self.top_p.unwrap_or(1.0);
         Ok(Sampling {
             temperature: self.temperature.unwrap_or(1.0),
-            top_p: self.top_p.unwrap_or(1.0),
+            top_p: if (0.0..LEAST_TOP_P).contains(&top_p) { LEAST_TOP_P } else { top_p },
             top_k: self.top_k.map_or(defaults.top_k, |k| k as usize),
             min_p: self.min_p.unwrap_or(defaults.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
@@ -163,7 +188,9 @@ impl Settings {
         let grammar = match &self.response_format {
             None | Some(ResponseFormat::Text) => return Ok(None),
             Some(ResponseFormat::JsonObject) => grammars()?.json_schema(json!({"type": "object"})),
-            Some(ResponseFormat::JsonSchema { json_schema }) => grammars()?.json_schema(json_schema.schema.clone()),
+            Some(ResponseFormat::JsonSchema { json_schema }) => {
+                grammars()?.json_schema(Value::Object(json_schema.schema.clone()))
+            }
             Some(ResponseFormat::Regex { pattern }) => grammars()?.regex(pattern),
         };
         grammar.map(Some).map_err(|error| wrong(format!("response_format cannot be followed: {error:#}")))

@@ -3,11 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Extension;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::response::{Response, sse};
 use danlu_data::chat;
 use danlu_engine::serve::Event;
@@ -16,11 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::messages::{self, Message, Role};
-use super::{Desk, Studio, conversations, object, path};
+use super::{Studio, Visit, conversations};
 use crate::api::answering::{self, Answering, Telling, data, finish_reason, stream};
 use crate::api::chat::begin;
 use crate::api::settings::Settings;
-use crate::api::{Usage, check_known};
+use crate::api::{Body, Usage, check_known};
 use crate::error::ApiError;
 use crate::rates::Caller;
 use crate::writer::Writer;
@@ -38,14 +33,7 @@ pub struct Ask {
 
 /// Answers a question as server-sent events: the message as it begins, pieces of text, and the message as it is kept, or an error. A client
 /// that goes away stops the answer; what was written until then is kept.
-pub async fn answer(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    let (id, ask): (_, Ask) = (path(id)?, object(&headers, body)?);
+pub async fn answer(Visit { desk, caller, place: id }: Visit<i64>, Body(ask): Body<Ask>) -> Result<Response, ApiError> {
     let Ask { parent, model, settings, other } = ask;
     check_known(&other, &[])?;
     if settings.samples() != 1 {

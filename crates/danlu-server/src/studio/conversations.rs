@@ -1,15 +1,11 @@
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::{Extension, Json};
+use axum::Json;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::messages::{self, Message, Role};
-use super::{Desk, check_short, missing, object, path, preferences};
-use crate::api::now;
+use super::{Visit, check_short, missing, preferences};
+use crate::api::{Body, now};
 use crate::error::ApiError;
 use crate::rates::Caller;
 
@@ -85,7 +81,7 @@ pub fn whole(db: &Connection, caller: &Caller, id: i64) -> Result<Whole, ApiErro
 }
 
 /// The caller's conversations, the newest first.
-pub async fn list(State(desk): State<Desk>, Extension(caller): Extension<Caller>) -> Result<Json<Vec<Conversation>>, ApiError> {
+pub async fn list(Visit { desk, caller, .. }: Visit) -> Result<Json<Vec<Conversation>>, ApiError> {
     desk.store(move |db| {
         let mut query = db.prepare(
             "SELECT id, title, system, settings, leaf, updated FROM conversations WHERE owner = ?1 ORDER BY updated DESC, id DESC LIMIT ?2",
@@ -96,22 +92,11 @@ pub async fn list(State(desk): State<Desk>, Extension(caller): Extension<Caller>
     .await
 }
 
-pub async fn show(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Json<Whole>, ApiError> {
-    let id = path(id)?;
+pub async fn show(Visit { desk, caller, place: id }: Visit<i64>) -> Result<Json<Whole>, ApiError> {
     desk.store(move |db| whole(db, &caller, id).map(Json)).await
 }
 
-pub async fn create(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Whole>, ApiError> {
-    let change: Change = object(&headers, body)?;
+pub async fn create(Visit { desk, caller, .. }: Visit, Body(change): Body<Change>) -> Result<Json<Whole>, ApiError> {
     desk.store(move |db| {
         let transaction = db.transaction()?;
         let id = begin(&transaction, &caller, change)?;
@@ -176,13 +161,9 @@ fn check(change: &Change) -> Result<(), ApiError> {
 }
 
 pub async fn change(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Visit { desk, caller, place: id }: Visit<i64>,
+    Body(change): Body<Change>,
 ) -> Result<Json<Conversation>, ApiError> {
-    let (id, change): (_, Change) = (path(id)?, object(&headers, body)?);
     check(&change)?;
     if !change.messages.is_empty() {
         return Err(ApiError::bad_request("messages are added one by one").param("messages"));
@@ -210,12 +191,8 @@ pub async fn change(
 }
 
 /// Removes a conversation with its messages, votes and preferences.
-pub async fn remove(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let (id, file) = (path(id)?, desk.studio.preferences());
+pub async fn remove(Visit { desk, caller, place: id }: Visit<i64>) -> Result<Json<Value>, ApiError> {
+    let file = desk.studio.preferences();
     desk.store(move |db| {
         of(db, &caller, id)?;
         db.execute("DELETE FROM conversations WHERE id = ?1", params![id])?;

@@ -1,18 +1,13 @@
 use std::collections::HashMap;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::{Extension, Json};
+use axum::Json;
 use danlu_data::chat;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 
-use super::{Desk, conversations, missing, object, path};
-use crate::api::now;
+use super::{Visit, conversations, missing};
+use crate::api::{Body, now};
 use crate::error::ApiError;
-use crate::rates::Caller;
 
 /// More messages than anybody writes; a conversation is read as a whole.
 const MOST: i64 = 10_000;
@@ -147,14 +142,7 @@ pub struct Ask {
 }
 
 /// Keeps a question.
-pub async fn ask(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Message>, ApiError> {
-    let (id, ask): (_, Ask) = (path(id)?, object(&headers, body)?);
+pub async fn ask(Visit { desk, caller, place: id }: Visit<i64>, Body(ask): Body<Ask>) -> Result<Json<Message>, ApiError> {
     if ask.content.trim().is_empty() {
         return Err(ApiError::bad_request("the message is empty").param("content"));
     }

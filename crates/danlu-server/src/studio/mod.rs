@@ -19,20 +19,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{self, Request};
+use axum::extract::{self, FromRequestParts, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post, put};
+use axum::{Extension, Router};
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use crate::App;
-use crate::api::read;
 use crate::error::ApiError;
 use crate::guard::guard;
 use crate::rates::Caller;
@@ -103,6 +100,27 @@ impl Desk {
     }
 }
 
+/// What every handler is given.
+struct Visit<P = ()> {
+    desk: Desk,
+    caller: Caller,
+    /// What stands in the address.
+    place: P,
+}
+
+impl<P: DeserializeOwned + Send> FromRequestParts<Desk> for Visit<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, desk: &Desk) -> Result<Self, ApiError> {
+        let place = extract::Path::from_request_parts(parts, desk).await;
+        let extract::Path(place) = place.map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
+        // The guard let the request in, and wrote down whose it is.
+        let caller = Extension::from_request_parts(parts, desk).await;
+        let Extension(caller) = caller.map_err(|rejection| ApiError::internal(rejection.body_text()))?;
+        Ok(Self { desk: desk.clone(), caller, place })
+    }
+}
+
 pub fn router(app: &App, studio: Studio) -> Router<App> {
     let desk = Desk { app: app.clone(), studio: Arc::new(studio) };
     Router::new()
@@ -152,19 +170,6 @@ fn check_own(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
         return refuse(&format!("the header {MARK} is missing"));
     }
     Ok(())
-}
-
-/// Reads the body of a request, which is an object.
-fn object<T: DeserializeOwned>(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
-    // A list would be taken for an object whose keys are left out.
-    let map: Map<String, Value> = read(headers, body)?;
-    serde_json::from_value(Value::Object(map))
-        .map_err(|error| ApiError::bad_request(format!("the body is not a request: {error}")))
-}
-
-/// What stands in the address.
-fn path<T>(path: Result<extract::Path<T>, PathRejection>) -> Result<T, ApiError> {
-    path.map(|extract::Path(path)| path).map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))
 }
 
 fn missing(what: &str) -> ApiError {

@@ -1,21 +1,20 @@
 //! Runs as they are on the disk. A run goes on in its own process, whatever becomes of this one; it is asked to stop by a file in its folder.
 
 use std::fs::OpenOptions;
-use std::path::Path as FilePath;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::Json;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use axum::http::StatusCode;
-use axum::{Extension, Json};
 use danlu_registry::runs::{Rows, Run, RunState, Runs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Desk, path};
+use super::Visit;
 use crate::error::ApiError;
-use crate::rates::Caller;
 
 /// What a run that is gone on with prints, in its folder.
 const CONSOLE: &str = "console.txt";
@@ -49,18 +48,15 @@ fn failed(error: anyhow::Error) -> ApiError {
 }
 
 /// All runs, what was written last first.
-pub async fn list(State(desk): State<Desk>, Extension(caller): Extension<Caller>) -> Result<Json<Vec<Run>>, ApiError> {
+pub async fn list(Visit { desk, caller, .. }: Visit) -> Result<Json<Vec<Run>>, ApiError> {
     desk.home(&caller, |studio| Runs::of(&studio.home).list().map(Json).map_err(failed)).await
 }
 
 /// A run, and its log from some place on.
 pub async fn show(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    name: Result<Path<String>, PathRejection>,
+    Visit { desk, caller, place: name }: Visit<String>,
     query: Result<Query<From>, QueryRejection>,
 ) -> Result<Json<Shown>, ApiError> {
-    let name = path(name)?;
     let Query(From { from }) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     desk.home(&caller, move |studio| {
         let runs = Runs::of(&studio.home);
@@ -74,12 +70,7 @@ pub async fn show(
 }
 
 /// Asks a run to save and stop, as Ctrl-C does.
-pub async fn stop(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Run>, ApiError> {
-    let name = path(name)?;
+pub async fn stop(Visit { desk, caller, place: name }: Visit<String>) -> Result<Json<Run>, ApiError> {
     desk.home(&caller, move |studio| {
         let runs = Runs::of(&studio.home);
         let run = runs.show(&name).map_err(missing)?;
@@ -93,12 +84,7 @@ pub async fn stop(
 }
 
 /// Goes on with a run that was stopped, in a process of its own.
-pub async fn resume(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let name = path(name)?;
+pub async fn resume(Visit { desk, caller, place: name }: Visit<String>) -> Result<Json<Value>, ApiError> {
     desk.home(&caller, move |studio| {
         let runs = Runs::of(&studio.home);
         let run = runs.show(&name).map_err(missing)?;
@@ -117,7 +103,7 @@ pub async fn resume(
 }
 
 /// Starts `danlu train --resume` apart from this process: Ctrl-C here does not reach it, and it goes on when this ends.
-fn start(program: &FilePath, home: &FilePath, folder: &FilePath, name: &str) -> Result<()> {
+fn start(program: &Path, home: &Path, folder: &Path, name: &str) -> Result<()> {
     let path = folder.join(CONSOLE);
     let console = OpenOptions::new().create(true).append(true).open(&path);
     let console = console.with_context(|| format!("cannot write {}", path.display()))?;

@@ -2,18 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::{Extension, Json};
+use axum::Json;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::conversations::{self, Begun, Whole};
 use super::messages::Role;
-use super::{Desk, check_short, missing, object, path};
+use super::{Visit, check_short, missing};
+use crate::api::Body;
 use crate::error::ApiError;
 use crate::rates::Caller;
 
@@ -159,7 +156,7 @@ fn examples(template: &Template) -> String {
     serde_json::to_string(&template.examples).unwrap_or_default()
 }
 
-pub async fn list(State(desk): State<Desk>, Extension(caller): Extension<Caller>) -> Result<Json<Vec<Template>>, ApiError> {
+pub async fn list(Visit { desk, caller, .. }: Visit) -> Result<Json<Vec<Template>>, ApiError> {
     desk.store(move |db| {
         let mut query = db.prepare(&format!("SELECT {COLUMNS} FROM templates WHERE owner = ?1 ORDER BY name, id"))?;
         let found = query.query_map(params![caller.name], Template::of)?.collect::<rusqlite::Result<_>>()?;
@@ -168,13 +165,7 @@ pub async fn list(State(desk): State<Desk>, Extension(caller): Extension<Caller>
     .await
 }
 
-pub async fn create(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Template>, ApiError> {
-    let template: Template = object(&headers, body)?;
+pub async fn create(Visit { desk, caller, .. }: Visit, Body(template): Body<Template>) -> Result<Json<Template>, ApiError> {
     template.check()?;
     desk.store(move |db| {
         let count: i64 =
@@ -192,13 +183,9 @@ pub async fn create(
 }
 
 pub async fn change(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Visit { desk, caller, place: id }: Visit<i64>,
+    Body(template): Body<Template>,
 ) -> Result<Json<Template>, ApiError> {
-    let (id, template): (_, Template) = (path(id)?, object(&headers, body)?);
     template.check()?;
     desk.store(move |db| {
         of(db, &caller, id)?;
@@ -211,12 +198,7 @@ pub async fn change(
     .await
 }
 
-pub async fn remove(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-) -> Result<Json<Value>, ApiError> {
-    let id = path(id)?;
+pub async fn remove(Visit { desk, caller, place: id }: Visit<i64>) -> Result<Json<Value>, ApiError> {
     desk.store(move |db| {
         of(db, &caller, id)?;
         db.execute("DELETE FROM templates WHERE id = ?1", params![id])?;
@@ -227,13 +209,9 @@ pub async fn remove(
 
 /// Begins a conversation with a template's examples.
 pub async fn apply(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Visit { desk, caller, place: id }: Visit<i64>,
+    Body(Use { values }): Body<Use>,
 ) -> Result<Json<Applied>, ApiError> {
-    let (id, Use { values }) = (path(id)?, object(&headers, body)?);
     desk.store(move |db| {
         let transaction = db.transaction()?;
         let template = of(&transaction, &caller, id)?;

@@ -2,17 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::{Extension, Json};
+use axum::Json;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::messages::{self, Message, Role};
-use super::{Desk, missing, object, path, preferences};
-use crate::api::now;
+use super::{Visit, missing, preferences};
+use crate::api::{Body, now};
 use crate::error::ApiError;
 use crate::rates::Caller;
 
@@ -77,13 +73,9 @@ fn answer(db: &Connection, caller: &Caller, id: i64) -> Result<Message, ApiError
 }
 
 pub async fn thumb(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    id: Result<Path<i64>, PathRejection>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Visit { desk, caller, place: id }: Visit<i64>,
+    Body(Thumb { thumb }): Body<Thumb>,
 ) -> Result<Json<Message>, ApiError> {
-    let (id, Thumb { thumb }) = (path(id)?, object(&headers, body)?);
     if thumb.is_some_and(|thumb| thumb.abs() != 1) {
         return Err(ApiError::bad_request("thumb must be 1, -1 or null").param("thumb"));
     }
@@ -99,12 +91,9 @@ pub async fn thumb(
 
 /// Keeps a vote; a later one between the same answers takes its place.
 pub async fn vote(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Visit { desk, caller, .. }: Visit,
+    Body(Vote { first, second, winner }): Body<Vote>,
 ) -> Result<Json<Vote>, ApiError> {
-    let Vote { first, second, winner } = object(&headers, body)?;
     let file = desk.studio.preferences();
     desk.store(move |db| {
         let (one, other) = (answer(db, &caller, first)?, answer(db, &caller, second)?);
@@ -129,7 +118,7 @@ pub async fn vote(
 }
 
 /// How the caller's votes and thumbs stand.
-pub async fn tally(State(desk): State<Desk>, Extension(caller): Extension<Caller>) -> Result<Json<Tally>, ApiError> {
+pub async fn tally(Visit { desk, caller, .. }: Visit) -> Result<Json<Tally>, ApiError> {
     let file = desk.studio.preferences().display().to_string();
     desk.store(move |db| {
         let found = preferences::all(db, Some(&caller.name))?;

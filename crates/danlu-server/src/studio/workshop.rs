@@ -1,19 +1,16 @@
 //! What was made on this machine: models with their families and measures, and the reports of data.
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::Json;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use danlu_data::corpus;
 use danlu_data::report::Report;
 use danlu_registry::{Record, Registry, Standing};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Desk, path};
+use super::Visit;
 use crate::error::ApiError;
-use crate::rates::Caller;
 
 #[derive(Debug, Serialize)]
 pub struct ModelRow {
@@ -41,7 +38,7 @@ fn failed(error: anyhow::Error) -> ApiError {
 }
 
 /// All models, and what they came to.
-pub async fn models(State(desk): State<Desk>, Extension(caller): Extension<Caller>) -> Result<Json<Vec<ModelRow>>, ApiError> {
+pub async fn models(Visit { desk, caller, .. }: Visit) -> Result<Json<Vec<ModelRow>>, ApiError> {
     desk.home(&caller, |studio| {
         let registry = Registry::open(&studio.home).map_err(failed)?;
         let records = registry.list().map_err(failed)?;
@@ -73,12 +70,7 @@ fn row(record: &Record, standing: Standing) -> ModelRow {
 }
 
 /// The family of a model as a picture.
-pub async fn lineage(
-    State(desk): State<Desk>,
-    Extension(caller): Extension<Caller>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Response, ApiError> {
-    let name = path(name)?;
+pub async fn lineage(Visit { desk, caller, place: name }: Visit<String>) -> Result<Response, ApiError> {
     let picture = desk.home(&caller, move |studio| {
         let wanted = name.parse().map_err(|error| ApiError::bad_request(format!("{error:#}")).param("name"))?;
         let registry = Registry::open(&studio.home).map_err(failed)?;
@@ -95,7 +87,7 @@ pub async fn lineage(
 }
 
 /// What became of every document of every corpus.
-pub async fn data(State(desk): State<Desk>, Extension(caller): Extension<Caller>) -> Result<Json<Vec<CorpusRow>>, ApiError> {
+pub async fn data(Visit { desk, caller, .. }: Visit) -> Result<Json<Vec<CorpusRow>>, ApiError> {
     desk.home(&caller, |studio| {
         let corpora = corpus::list(&studio.home).map_err(failed)?;
         let row = |corpus: danlu_data::Corpus| {

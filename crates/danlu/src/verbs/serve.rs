@@ -1,7 +1,9 @@
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use clap::{Args as _, FromArgMatches};
 use danlu_engine::serve::{Draft, Options};
 use danlu_ops::KvFormat;
 use danlu_server::{Keys, Model, Rates, Server, Studio};
@@ -71,6 +73,45 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         println!("{}", Keys::create(file, name, rates).map_err(bad_input)?);
         return Ok(());
     }
+    serve(context, args, || Ok(interrupt::install()?), |_| {})
+}
+
+/// Serves the models to this machine with all settings at their defaults, and opens the page in a browser where there is a screen. Ctrl-C, which the
+/// caller listens for, ends it.
+///
+/// # Errors
+/// As for `danlu serve`.
+pub fn page(context: &Context, models: &[String]) -> Outcome {
+    let command = Args::augment_args(clap::Command::new("serve").no_binary_name(true));
+    let matches = command.try_get_matches_from(models)?;
+    let mut args = Args::from_arg_matches(&matches)?;
+    if TcpListener::bind((args.host, args.port)).is_err() {
+        // Another server is there, which may be one of danlu.
+        args.port = 0;
+    }
+    serve(context, args, || Ok(()), open)
+}
+
+/// Opens the address in a browser, where there may be one; it has been printed anyway.
+fn open(address: SocketAddr) {
+    let screen = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let program = if cfg!(target_os = "macos") {
+        "open"
+    } else if screen {
+        "xdg-open"
+    } else {
+        return;
+    };
+    let mut command = Command::new(program);
+    command.arg(format!("http://{address}")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Ok(mut child) = command.spawn() {
+        // Its end is waited for, so that the system can forget it.
+        std::thread::spawn(move || child.wait());
+    }
+}
+
+/// `listen` makes Ctrl-C a request to stop, once the models are loaded; `told` is given the address.
+fn serve(context: &Context, args: Args, listen: impl Fn() -> Outcome, told: impl Fn(SocketAddr)) -> Outcome {
     let keys = args.api_key_file.as_deref().map(Keys::read).transpose().map_err(bad_input)?;
     // The program itself goes on with runs that are asked for.
     let program = std::env::current_exe().ok();
@@ -96,10 +137,11 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         println!("{} is loaded ({}, context {})", model.id, human::seconds(began.elapsed().as_secs_f64()), model.context());
         server.models.push(model);
     }
-    interrupt::install()?;
+    listen()?;
     let address = listener.local_addr()?;
     let page = if server.studio.is_some() { ", page at /" } else { "" };
     println!("listening on http://{address}  (API at /v1{page}; Ctrl-C finishes what is being written and leaves)");
+    told(address);
     server.run(listener, interrupt::requested)?;
     println!("stopped");
     Ok(())

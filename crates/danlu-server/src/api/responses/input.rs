@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::messages::{ChatRole, Content, call_made, name_results};
-use super::super::settings::{JsonSchema, ResponseFormat, Settings};
+use super::super::settings::{JsonSchema, ResponseFormat, Settings, format};
 use super::super::tools::{Function, FunctionName, NamedTool, Tool, ToolChoice, ToolKind, ToolMode, Tools};
 use crate::error::ApiError;
 
@@ -23,8 +23,8 @@ pub struct ResponseRequest {
     /// 0 takes the most likely token always; 1, the default, draws with the model's own probabilities.
     #[schema(minimum = 0, maximum = 1000)]
     pub temperature: Option<f32>,
-    /// Only the fewest tokens whose probabilities reach this.
-    #[schema(exclusive_minimum = 0, maximum = 1)]
+    /// Only the fewest tokens whose probabilities reach this; at 0 the likeliest.
+    #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f32>,
     /// Whether the answer comes piece by piece, as server-sent events.
     pub stream: Option<bool>,
@@ -122,6 +122,7 @@ enum MessageKind {
 
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct TextSettings {
+    #[serde(default, deserialize_with = "format")]
     pub format: Option<TextFormat>,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -137,7 +138,8 @@ pub enum TextFormat {
     JsonObject,
     /// JSON that a schema allows; followed as far as it goes, whether `strict` is asked for or not.
     JsonSchema {
-        schema: Value,
+        #[schema(value_type = Object)]
+        schema: Map<String, Value>,
     },
 }
 

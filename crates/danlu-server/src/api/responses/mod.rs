@@ -4,10 +4,7 @@
 mod answer;
 mod input;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -18,7 +15,7 @@ use self::answer::Answer;
 use self::input::{ResponseRequest, conversation};
 use super::answering::stream;
 use super::chat::begin;
-use super::{identifier, now, read};
+use super::{Body, identifier, now, of_value};
 use crate::App;
 use crate::document::Errors;
 use crate::error::ApiError;
@@ -72,18 +69,16 @@ pub struct StreamEvent {
 pub async fn create(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    Body(body): Body<Value>,
 ) -> Result<Response, ApiError> {
-    let whole: Value = read(&headers, body)?;
-    let mut request: ResponseRequest = serde_json::from_value(whole.clone())
-        .map_err(|error| ApiError::bad_request(format!("the body is not a request: {error}")))?;
+    let repeated = repeated(&body);
+    let mut request: ResponseRequest = of_value(body)?;
     request.check_other()?;
     let writer = app.writer(&request.model)?;
     let (settings, tools) = (request.settings(), request.tools()?);
     let messages = conversation(request.instructions, request.input)?;
     let streams = settings.streams();
-    let response = begun(&whole, &writer.id);
+    let response = begun(repeated, &writer.id);
     let begun = tokio::task::spawn_blocking(move || begin(writer, messages, tools.as_ref(), &settings, None, caller));
     let (mut answering, mut speakers) = begun.await.map_err(ApiError::lost)??;
     let speaker = speakers.pop().ok_or_else(|| ApiError::internal("a response has one answer, and there is none"))?;
@@ -97,14 +92,9 @@ pub async fn create(
     Ok(Json(answer.completed(answering.usage())).into_response())
 }
 
-/// A response that has no output yet. It repeats the settings of its request.
-fn begun(request: &Value, model: &str) -> ResponseObject {
-    let given = |key: &str, default: Value| match &request[key] {
-        Value::Null => default,
-        value => value.clone(),
-    };
-    let mut rest = Map::new();
-    for (key, default) in [
+/// The settings of a request that its response repeats, with what they are when they are not given.
+fn repeated(request: &Value) -> Map<String, Value> {
+    let settings = [
         ("instructions", Value::Null),
         ("max_output_tokens", Value::Null),
         ("temperature", json!(1.0)),
@@ -115,9 +105,16 @@ fn begun(request: &Value, model: &str) -> ResponseObject {
         ("parallel_tool_calls", json!(true)),
         ("metadata", json!({})),
         ("truncation", json!("disabled")),
-    ] {
-        rest.insert(key.to_owned(), given(key, default));
-    }
+    ];
+    let one = |(key, default): (&str, Value)| {
+        let given = request.get(key).filter(|value| !value.is_null()).cloned();
+        (key.to_owned(), given.unwrap_or(default))
+    };
+    settings.into_iter().map(one).collect()
+}
+
+/// A response that has no output yet.
+fn begun(mut rest: Map<String, Value>, model: &str) -> ResponseObject {
     for (key, value) in [
         ("store", json!(false)),
         ("error", Value::Null),

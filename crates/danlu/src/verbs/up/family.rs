@@ -1,4 +1,4 @@
-//! The family of models: measured on the same items, shown in one table, and the last of it to talk with.
+//! The family of models: measured on the same items, shown in one table, and the page to talk with it on.
 
 use danlu_registry::{ModelId, ModelRef, Record, Registry, SetRecord, Verdict};
 use danlu_train::Recipe;
@@ -8,6 +8,7 @@ use crate::exit::Outcome;
 use crate::life::{gate, run};
 use crate::verbs::chat::{self, Talk};
 use crate::verbs::generate::{SamplingArgs, open, prompt};
+use crate::verbs::serve;
 use crate::views;
 
 /// What is asked where nobody is there to ask.
@@ -78,7 +79,7 @@ fn value(set: &SetRecord) -> String {
     text
 }
 
-/// A conversation with the last of the family, or with the pretrained model a prompt; without a terminal one sample answer.
+/// The page, with all of the family and its last model first, or with the pretrained model alone a prompt; without a terminal one sample answer.
 pub fn try_it(life: &Life, family: &[ModelId]) -> Outcome {
     let quiet = life.args.no_prompt || !views::owns_terminal();
     let Some(last) = family.last() else { return Ok(()) };
@@ -86,17 +87,16 @@ pub fn try_it(life: &Life, family: &[ModelId]) -> Outcome {
         // A sample of its own was printed when it was trained.
         return if quiet { Ok(()) } else { prompt(&open(life.context, &last.to_string())?, &SamplingArgs::default()) };
     }
-    let mut sampling = SamplingArgs::default();
-    if quiet {
-        (sampling.temperature, sampling.seed) = (0.6, Some(1));
-    }
-    let mut talk = Talk::open(life.context, chat::Args { model: last.to_string(), system: None, sampling })?;
     println!();
-    if quiet {
-        println!("{} {QUESTION}", views::bold(&format!("{last} is asked:")));
-        talk.ask(QUESTION)?;
-        println!("talk with it: danlu chat {last}");
-        return Ok(());
+    if !quiet {
+        println!("talk with {last} on the page, or here: danlu chat {last}");
+        let models: Vec<String> = family.iter().rev().map(ModelId::to_string).collect();
+        return serve::page(life.context, &models);
     }
-    talk.lead()
+    let sampling = SamplingArgs { temperature: 0.6, seed: Some(1), ..SamplingArgs::default() };
+    let mut talk = Talk::open(life.context, chat::Args { model: last.to_string(), system: None, sampling })?;
+    println!("{} {QUESTION}", views::bold(&format!("{last} is asked:")));
+    talk.ask(QUESTION)?;
+    println!("talk with it: danlu chat {last}, or on a page: danlu serve {last}");
+    Ok(())
 }

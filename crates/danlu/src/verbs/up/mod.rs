@@ -1,5 +1,5 @@
 //! The whole life in one command: text, tokenizer, pretraining, instruction tuning, alignment, the family measured on the same items, and a
-//! conversation with the last of it. Each training is a run of its own, which is reopened where it was; a model that is there is not made again.
+//! page to talk with it on. Each training is a run of its own, which is reopened where it was; a model that is there is not made again.
 
 mod clock;
 mod family;
@@ -23,10 +23,10 @@ use crate::{human, interrupt, views};
 use clock::Clock;
 use taught::{ALIGNED, CHAT, Lesson};
 
-/// Make a model in one command: text, tokenizer, pretraining, tuning on conversations, alignment by preferences, measuring, and a chat with it.
+/// Make a model in one command: text, tokenizer, pretraining, tuning on conversations, alignment by preferences, measuring, and a page to talk with it on.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu up\n  danlu up --data ~/texts --minutes 20\n  danlu up --data crates --until pretrain --no-prompt\n  danlu up --talks talks.jsonl --until tune\n\nRun it again to go on where it was: finished stages are not repeated, and a finished life goes straight to the chat."
+    after_help = "Examples:\n  danlu up\n  danlu up --data ~/texts --minutes 20\n  danlu up --data crates --until pretrain --no-prompt\n  danlu up --talks talks.jsonl --until tune\n\nRun it again to go on where it was: finished stages are not repeated, and a finished life goes straight to the page."
 )]
 pub struct Args {
     /// The text: a file, folder or glob, a corpus, an entry of the catalogue, or `crates` (the sources cargo keeps).
@@ -48,7 +48,7 @@ pub struct Args {
     /// Train anew, though there are models or unfinished runs.
     #[arg(long)]
     fresh: bool,
-    /// End after a sample instead of asking.
+    /// End after a sample instead of serving the page to talk on.
     #[arg(long)]
     no_prompt: bool,
     /// How the course of the training is shown.
