@@ -10,6 +10,7 @@ mod bert;
 mod classifier;
 mod config;
 mod decoder;
+mod gan;
 mod gpt2;
 mod init;
 mod layers;
@@ -33,10 +34,11 @@ pub use batch::Batch;
 pub use bert::{Bert, BertHeads, BertModel};
 pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
 pub use config::{
-    BertConfig, DecoderConfig, Gpt2Config, HeadConfig, LenetConfig, LenetForm, LlamaConfig, MarianConfig, Pooling, Qwen3Config,
-    RopeScaling, Task,
+    BertConfig, DecoderConfig, GanConfig, GanForm, Gpt2Config, HeadConfig, LenetConfig, LenetForm, LlamaConfig, MarianConfig,
+    Pooling, Qwen3Config, RopeScaling, Task,
 };
 pub use decoder::{Cache, Decoder};
+pub use gan::{BatchNorm, Discriminator, Gan, Generator, Scorer, noise};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm, Table};
 pub use lenet::{Filters, Lenet};

@@ -183,6 +183,46 @@ fn an_encoder_is_read_back_with_the_heads_it_has() {
 
 /// Both forms of LeNet, of grey and of coloured pictures: read back it gives the same, and every parameter is trained.
 #[test]
+fn generators_are_read_back_with_their_discriminators() {
+    use danlu_models::{Gan, GanConfig, GanForm, noise};
+    for (form, spectral) in [(GanForm::Mlp, true), (GanForm::Dcgan, false), (GanForm::Dcgan, true)] {
+        let config = GanConfig::new(form, [3, 8, 12], 5, &[6, 4], spectral);
+        let device = Device::flex();
+        let gan = Gan::new(&config, 3, &device).unwrap();
+        let rows = |count: usize| {
+            let values = burn::tensor::TensorData::new(noise(1, 0, count, 5), [count, 5]);
+            Tensor::<2>::from_data(values, &device)
+        };
+        let dir = tempfile::tempdir().unwrap();
+        if form == GanForm::Dcgan {
+            let error = folder::save_gan(&gan, &config, dir.path()).unwrap_err().to_string();
+            assert!(error.contains("settle"), "{error}");
+        }
+        let gan = Gan { generator: gan.generator.settled(rows(64)), ..gan };
+        let both = |gan: &Gan| {
+            let drawn = gan.generator.forward(rows(4));
+            let scores = gan.discriminator.scorer().scores(drawn.clone());
+            [numbers(drawn), numbers(scores)].concat()
+        };
+        let expected = both(&gan);
+        assert_eq!(expected.len(), 4 * 3 * 8 * 12 + 4);
+        folder::save_gan(&gan, &config, dir.path()).unwrap();
+        assert!(folder::is_gan(dir.path()).unwrap() && !folder::is_lenet(dir.path()).unwrap());
+        let (read, found) = folder::load_gan(dir.path(), &device).unwrap();
+        assert_eq!(found, config);
+        assert_eq!(both(&read), expected);
+        // Without the statistics it is what is trained: the fresh model's parameters, name by name.
+        let names = |gan: &Gan| names_and_shapes(gan);
+        assert_eq!(names(&read.unsettled()), names(&Gan::new(&config, 3, &device).unwrap()));
+        let mut file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+        file["latent_size"] = serde_json::json!(7);
+        std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();
+        let error = format!("{:#}", folder::load_gan(dir.path(), &device).unwrap_err());
+        assert!(error.contains("generator.layers.0.weight") && error.contains("shape"), "{error}");
+    }
+}
+
+#[test]
 fn lenets_are_read_back_as_they_were_written() {
     use danlu_models::{Lenet, LenetConfig, LenetForm};
     for (form, picture) in [(LenetForm::Paper, [1, 28, 28]), (LenetForm::Modern, [3, 20, 24])] {

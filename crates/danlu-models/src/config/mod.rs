@@ -2,6 +2,7 @@
 //! fifth generation read it.
 
 mod bert;
+mod gan;
 mod head;
 mod json;
 mod lenet;
@@ -11,6 +12,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
+pub use gan::{GanConfig, GanForm};
 pub use head::{HeadConfig, Pooling, Task};
 pub(crate) use lenet::Stage;
 pub use lenet::{LenetConfig, LenetForm};
