@@ -1,4 +1,4 @@
-use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig, LenetConfig, MarianConfig};
+use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, GanConfig, HeadConfig, LenetConfig, MarianConfig};
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,23 @@ impl From<&LenetConfig> for Outline {
             layers,
             hidden: c.hidden_sizes.last().copied().unwrap_or(1),
             vocabulary: c.labels.len(),
+            parameters: c.parameters(),
+            embeddings: 0,
+            trained: c.parameters(),
+            floats_per_layer: c.activations().div_ceil(layers as u64),
+        }
+    }
+}
+
+impl From<&GanConfig> for Outline {
+    /// A picture, and one that is drawn beside it, are one token; both networks count.
+    fn from(c: &GanConfig) -> Self {
+        let layers = 2 * (c.widths.len() + 1);
+        Outline {
+            model_type: c.model_type.clone(),
+            layers,
+            hidden: c.widths.iter().copied().max().unwrap_or(1),
+            vocabulary: 1,
             parameters: c.parameters(),
             embeddings: 0,
             trained: c.parameters(),

@@ -1,6 +1,7 @@
 //! Labels of texts: every way learns, goes on bit for bit, and says what is wrong with the data before the first step. Beside them,
-//! translation.
+//! translation, and networks that draw pictures.
 
+mod gan;
 mod translate;
 
 use std::path::Path;

@@ -31,6 +31,10 @@ pub(super) fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<B
         spec.kind != ModelKind::Lenet,
         "`model.kind` is \"lenet\", which reads pictures and no text; its objective is \"image-classify\""
     );
+    ensure!(
+        !matches!(spec.kind, ModelKind::Gan | ModelKind::Dcgan),
+        "`model.kind` names a network that draws pictures and reads no text; its objective is \"gan\""
+    );
     // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
     let widths: Vec<usize> = match spec.hidden {
         Some(hidden) => vec![hidden],

@@ -6,6 +6,7 @@ mod classify;
 mod course;
 mod data;
 mod distill;
+mod gan;
 mod gate;
 mod image;
 mod model;
@@ -31,6 +32,7 @@ pub use course::{BatchSpec, Budget, CheckpointSpec, EvalSpec, SampleSpec};
 pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
+pub use gan::{GanLoss, GanSpec};
 pub use gate::GateSpec;
 pub use image::{ImageSpec, LenetFormKind, LenetSpec};
 pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
@@ -88,6 +90,8 @@ pub struct Recipe {
     pub image: ImageSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub lenet: LenetSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub gan: GanSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -256,6 +260,7 @@ impl Default for Recipe {
             features: FeaturesSpec::default(),
             image: ImageSpec::default(),
             lenet: LenetSpec::default(),
+            gan: GanSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),

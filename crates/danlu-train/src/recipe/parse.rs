@@ -171,6 +171,7 @@ fn relations(recipe: &Recipe) -> Result<()> {
     recipe.features.validate()?;
     recipe.translate.validate()?;
     recipe.image.validate()?;
+    recipe.gan.validate()?;
     for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
         super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
     }

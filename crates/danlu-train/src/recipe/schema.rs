@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GateSpec, ImageSpec, LenetSpec, MomentsKind, PrecisionKind,
+    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GanSpec, GateSpec, ImageSpec, LenetSpec, MomentsKind, PrecisionKind,
     PreferenceSpec, Recipe, RewardsSpec, RlSpec, StorySpec, TuneSpec, Word2vecSpec,
 };
 
@@ -49,6 +49,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("features", value(FeaturesSpec::default())),
         ("image", value(ImageSpec::default())),
         ("lenet", value(LenetSpec::default())),
+        ("gan", value(GanSpec::default())),
         ("distill", value(DistillSpec::default())),
         ("rl", value(RlSpec::default())),
         ("rewards", value(RewardsSpec::all())),
