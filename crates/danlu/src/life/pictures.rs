@@ -1,10 +1,11 @@
-//! A classifier of pictures that is there already, asked about files.
+//! Models of pictures that are there already: a classifier, asked about files, and a generator, asked to draw.
 
 use std::path::Path;
 
 use anyhow::Result;
-use danlu_data::images::{Images, Scale};
+use danlu_data::images::{Images, Scale, sheet};
 use danlu_models::{Lenet, LenetConfig, folder};
+use danlu_train::objectives::adversarial::drawn;
 use danlu_train::objectives::image_classify::pictures_of;
 
 use super::export::finite;
@@ -43,4 +44,15 @@ impl Namer {
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(all)
     }
+}
+
+/// What the generator in `dir` draws: `count` pictures on one sheet, in PNG. The same seed draws the same pictures.
+///
+/// # Errors
+/// When the folder holds no generator, or the sheet would be too large.
+pub fn draw(dir: &Path, seed: u64, count: usize) -> Result<Vec<u8>> {
+    let (gan, config) = folder::load_gan(dir, &danlu_ops::device())?;
+    let [height, width] = config.image_size;
+    let columns = (count as f64).sqrt().ceil() as usize;
+    sheet(&drawn(&gan.generator, seed, 0, count)?, [config.num_channels, height, width], columns)
 }

@@ -2,6 +2,7 @@
 
 mod classify;
 mod distill;
+mod gan;
 mod masked;
 mod pictures;
 mod preference;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classify::{FEATURES, Labeller};
 pub use distill::Distill;
+pub use gan::Game;
 pub use masked::Masked;
 pub use pictures::Pictures;
 pub use preference::Prefer;
@@ -144,6 +146,7 @@ kinds! {
     Tune(Tune),
     Label(Labeller),
     Picture(Pictures),
+    Play(Game),
     Prefer(Prefer),
     Judge(Judge),
     DistillText(Distill<Pretrain>),
@@ -178,6 +181,7 @@ impl Prepared {
                 Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
             }
             ObjectiveKind::ImageClassify => Prepared::Picture(Box::new(Pictures::new(home, &recipe, progress)?)),
+            ObjectiveKind::Gan => Prepared::Play(Box::new(Game::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {

@@ -89,17 +89,7 @@ impl Pictures {
             LenetForm::Modern => LenetFormKind::Modern,
         };
         (recipe.lenet.channels, recipe.lenet.hidden) = (config.channels.clone(), config.hidden_sizes.clone());
-        progress.note(&format!(
-            "{} pictures to train on, {} held out ({}); {} of {}×{}, {} classes{}",
-            set.train.len(),
-            set.held_out.len(),
-            if set.own_test { "the data's own test set" } else { "chosen by their hash" },
-            if train.channels == 1 { "grey" } else { "coloured" },
-            train.height,
-            train.width,
-            set.classes.len(),
-            aside(home, &recipe.name, &set.set_aside)?
-        ));
+        note(home, &recipe.name, &set, progress)?;
         let plan = planned(&recipe, &config, set.train.len())?;
         let data = vec![DataRecord { name: recipe.data.sources.join("+"), manifest_hash: set.hash() }];
         Ok(Self { data, set: Arc::new(set), scale, config, plan })
@@ -112,7 +102,11 @@ impl Pictures {
     }
 }
 
-fn read(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<ImageSet> {
+/// The pictures that a recipe names.
+///
+/// # Errors
+/// When there are none, or they cannot be read.
+pub(super) fn read(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<ImageSet> {
     let [source] = &recipe.data.sources[..] else {
         bail!("`data.sources` names {} sources; pictures come from one", recipe.data.sources.len());
     };
@@ -131,6 +125,22 @@ fn read(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Ima
         seed: sft::SPLIT,
     };
     images::read(&files, &wanted)
+}
+
+/// Says what pictures there are.
+pub(super) fn note(home: &Path, name: &str, set: &ImageSet, progress: &mut dyn Progress) -> Result<()> {
+    progress.note(&format!(
+        "{} pictures to train on, {} held out ({}); {} of {}×{}, {} classes{}",
+        set.train.len(),
+        set.held_out.len(),
+        if set.own_test { "the data's own test set" } else { "chosen by their hash" },
+        if set.train.channels == 1 { "grey" } else { "coloured" },
+        set.train.height,
+        set.train.width,
+        set.classes.len(),
+        aside(home, name, &set.set_aside)?
+    ));
+    Ok(())
 }
 
 /// Lists what was set aside, and says how much that is and where the reasons are.

@@ -7,9 +7,11 @@ use serde_json::json;
 use crate::views;
 
 /// The recipes of milestones, which are part of the program so that they can be listed wherever it is.
-const MILESTONES: [(&str, &str); 4] = [
+const MILESTONES: [(&str, &str); 6] = [
     ("1998-lenet5", include_str!("../../../../../recipes/1998-lenet5.toml")),
     ("1998-lenet5-modern", include_str!("../../../../../recipes/1998-lenet5-modern.toml")),
+    ("2014-gan", include_str!("../../../../../recipes/2014-gan.toml")),
+    ("2015-dcgan", include_str!("../../../../../recipes/2015-dcgan.toml")),
     ("2018-gpt", include_str!("../../../../../recipes/2018-gpt.toml")),
     ("2018-bert", include_str!("../../../../../recipes/2018-bert.toml")),
 ];
