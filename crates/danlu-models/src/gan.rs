@@ -427,6 +427,34 @@ mod tests {
         }
     }
 
+    /// The vectors count as constant, and yet the gradient is that of the whole, since a singular value does not change with its vectors to the
+    /// first order: against finite differences in which they are found anew.
+    #[test]
+    fn the_gradient_of_a_divided_weight_is_exact() {
+        let device = Device::flex().autodiff();
+        let [weight, probe, along] = [1, 2, 3].map(|seed| noise(seed, 0, 5, 7));
+        let left = |weight: &Tensor<2>| {
+            let weight = constant(weight.clone());
+            (0..200).fold(of(vec![1.0; 5], 1, &device), |left, _| {
+                unit(danlu_ops::linear(unit(left.matmul(weight.clone())), weight.clone(), None))
+            })
+        };
+        let value = |weight: Tensor<2>| {
+            let left = left(&weight);
+            (divided(weight, left) * of(probe.clone(), 5, &device)).sum()
+        };
+        let leaf = of(weight.clone(), 5, &device).require_grad();
+        let gradients = value(leaf.clone()).backward();
+        let gradient = numbers(leaf.grad(&gradients).unwrap());
+        let expected: f64 = gradient.iter().zip(&along).map(|(a, b)| f64::from(a * b)).sum();
+        let at = |step: f32| {
+            let moved = weight.iter().zip(&along).map(|(weight, along)| weight + step * along).collect();
+            f64::from(value(of(moved, 5, &device)).inner().into_scalar::<f32>())
+        };
+        let slope = (at(3e-3) - at(-3e-3)) / 6e-3;
+        assert!((slope - expected).abs() < 1e-2 * expected.abs().max(1.0), "the slope is {slope}, the gradient says {expected}");
+    }
+
     /// Settled by many pictures, a generator draws nearly what it drew of a large batch, and each picture alone as in company.
     #[test]
     fn a_settled_generator_draws_each_picture_by_itself() {
