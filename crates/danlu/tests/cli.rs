@@ -341,6 +341,9 @@ fn pictures_are_drawn_and_judged() {
     assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
     assert!(sheet("whole", 1500) == sheet("parts", 1500), "the sheets differ");
 
+    let card = fs::read_to_string(home.dir.path().join("models/whole@1/README.md")).unwrap();
+    assert!(card.contains("danlu generate whole@1 --out") && !card.contains("AutoModel"), "{card}");
+
     let png = home.dir.path().join("ten.png").display().to_string();
     let draw = |seed: &str| {
         assert!(
