@@ -49,7 +49,7 @@ fn config(form: GanForm, spectral: bool) -> GanConfig {
 
 fn judge() -> Judge {
     let labels = ["left", "right"].map(String::from).to_vec();
-    let config = LenetConfig::new(LenetForm::Modern, [1, SIDE, SIDE], &[4], &[10], labels);
+    let config = LenetConfig::new(LenetForm::Paper, [1, SIDE, SIDE], &[4], &[10], labels);
     let lenet = Lenet::new(&config, 1, &Device::flex()).unwrap();
     Judge::new(lenet, Scale { mean: vec![0.5], deviation: vec![0.5] }, &set()).unwrap()
 }
@@ -163,7 +163,7 @@ fn what_cannot_be_played_is_refused() {
     refused(&plan(&config, &["batch.micro_tokens=8"]), set(), "one piece");
     let empty = ImageSet { train: Images::default(), ..(*set()).clone() };
     refused(&plan(&config, &[]), Arc::new(empty), "no pictures to train on");
-    let other = LenetConfig::new(LenetForm::Modern, [1, 16, 16], &[4], &[10], ["left", "right"].map(String::from).to_vec());
+    let other = LenetConfig::new(LenetForm::Paper, [1, 16, 16], &[4], &[10], ["left", "right"].map(String::from).to_vec());
     let lenet = Lenet::new(&other, 1, &Device::flex()).unwrap();
     let error = Judge::new(lenet, Scale { mean: vec![0.5], deviation: vec![0.5] }, &set()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("1×16×16"), "{error}");
