@@ -19,8 +19,8 @@ pub fn compare(plan: &Prediction, measured: &Measured) -> String {
         text.push_str(&format!("{name:<14}{planned:>14.digits$}{measured:>14.digits$}{ratio:>9}\n"));
     };
     row("steps", plan.steps as f64, measured.steps as f64, 0);
-    row("M tokens", plan.tokens as f64 / 1e6, measured.tokens as f64 / 1e6, 2);
-    row("tokens/s", plan.tokens_per_second, measured.tokens_per_second, 0);
+    row(&format!("M {}", plan.unit), plan.tokens as f64 / 1e6, measured.tokens as f64 / 1e6, 2);
+    row(&format!("{}/s", plan.unit), plan.tokens_per_second, measured.tokens_per_second, 0);
     row("minutes", plan.seconds / 60.0, measured.seconds / 60.0, 2);
     if let Some(memory) = measured.memory {
         row("memory MB", plan.memory.total() as f64 / 1e6, memory as f64 / 1e6, 0);

@@ -19,6 +19,8 @@ pub struct Prices {
 /// What a run will be and take.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
+    /// What is counted as tokens, for people.
+    pub unit: &'static str,
     pub parameters: u64,
     pub steps: u64,
     pub step_tokens: u64,
@@ -54,6 +56,7 @@ pub fn predict(plan: &Plan, machine: &Machine, prices: &Prices) -> Prediction {
     let power = energy.zip(prices.per_kwh).map(|(energy, price)| energy * price);
     let rent = prices.per_hour.map(|price| price * seconds / 3600.0);
     Prediction {
+        unit: plan.recipe.unit(),
         parameters: plan.model.parameters,
         steps,
         step_tokens: plan.step_tokens(),

@@ -138,20 +138,48 @@ impl Classifier {
     /// # Panics
     /// When a token is outside the vocabulary, or a text is longer than the backbone's context.
     pub fn states(&self, texts: &Texts, recompute: bool) -> Option<Tensor<2>> {
+        let hidden = self.backbone.as_ref()?.hidden(texts, recompute);
+        Some(self.summed_up(hidden, &texts.segments))
+    }
+
+    /// [`Classifier::states`] of a decoder, and how well it still predicts the texts themselves, `[1]`: the mean over texts of the mean negative
+    /// log-likelihood, in nats, of a text's tokens after its first, with the embedding as the output projection (the auxiliary objective of
+    /// [Radford et al. 2018](https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf), 3.2, as
+    /// their program weighs it). None for other backbones.
+    ///
+    /// # Panics
+    /// As [`Classifier::states`].
+    pub fn states_and_language_loss(&self, texts: &Texts, recompute: bool) -> Option<(Tensor<2>, Tensor<1>)> {
         let backbone = self.backbone.as_ref()?;
+        let Backbone::Decoder(decoder) = backbone else { return None };
         let hidden = backbone.hidden(texts, recompute);
-        Some(match (self.config.task, self.config.pooling) {
+        let (tokens, count) = (texts.ids.len(), texts.segments.iter().len());
+        let (mut targets, mut weights) = (vec![danlu_ops::IGNORE; tokens], vec![0.0f32; tokens]);
+        for text in texts.segments.iter().filter(|text| text.len() > 1) {
+            let share = 1.0 / ((text.len() - 1) * count) as f32;
+            for token in text.start..text.end - 1 {
+                (targets[token], weights[token]) = (texts.ids[token + 1], share);
+            }
+        }
+        let weights = Tensor::<1>::from_data(TensorData::new(weights, [tokens]), &hidden.device());
+        let log_probs = danlu_ops::linear_log_probs(hidden.clone(), decoder.head_weight(), &targets.into());
+        Some((self.summed_up(hidden, &texts.segments), -(log_probs * weights).sum()))
+    }
+
+    /// Of each token's state what the head reads.
+    fn summed_up(&self, hidden: Tensor<2>, segments: &Segments) -> Tensor<2> {
+        match (self.config.task, self.config.pooling) {
             (Task::Tags, _) => hidden,
             (_, Pooling::First) => {
-                let first: Ids = texts.segments.iter().map(|text| text.start as u32).collect();
+                let first: Ids = segments.iter().map(|text| text.start as u32).collect();
                 danlu_ops::embedding(hidden, &first)
             }
             (_, Pooling::Last) => {
-                let last: Ids = texts.segments.iter().map(|text| text.end as u32 - 1).collect();
+                let last: Ids = segments.iter().map(|text| text.end as u32 - 1).collect();
                 danlu_ops::embedding(hidden, &last)
             }
-            (_, Pooling::Mean) => mean(hidden, &texts.segments),
-        })
+            (_, Pooling::Mean) => mean(hidden, segments),
+        }
     }
 
     /// What the head says, `[rows, labels]`: of the states of [`Classifier::states`], and of the features where there are any.

@@ -8,11 +8,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
+use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::labelled::{Example, FeatureSpec, Features, Frame, Label};
 use danlu_data::tokenizer::{Kind, Tokenizer, TrainSpec, train as learn};
 use danlu_models::{
-    Backbone, BackboneConfig, BertConfig, Classifier, DecoderConfig, HeadConfig, LlamaConfig, Pooling, Task, names, to_named,
+    Backbone, BackboneConfig, Batch, BertConfig, Classifier, DecoderConfig, HeadConfig, LlamaConfig, Pooling, Task, names,
+    to_named,
 };
 use danlu_train::auto::resolve_examples;
 use danlu_train::objectives::classify::{Classify, ClassifyData, ClassifyRow, Rates, Target, is_new};
@@ -52,6 +54,11 @@ fn backbone(name: &str, vocabulary: usize) -> Option<BackboneConfig> {
 }
 
 fn setup(model: &str, task: Task, featured: bool, frozen: bool) -> Setup {
+    setup_with(model, task, featured, frozen, "")
+}
+
+/// With more lines of a recipe.
+fn setup_with(model: &str, task: Task, featured: bool, frozen: bool, more: &str) -> Setup {
     let (tokenizer, texts) = (tokenizer(), texts());
     let config = backbone(model, tokenizer.vocab_size());
     let frame = Frame::new(tokenizer.clone(), 64).unwrap();
@@ -97,7 +104,7 @@ fn setup(model: &str, task: Task, featured: bool, frozen: bool) -> Setup {
     let head = HeadConfig { task, labels: labels.clone(), pooling, features: features.as_ref().map_or(0, Features::len) };
     let text = "name = 'labels'\n[batch]\nexamples = 8\nmicro_tokens = 64\n[budget]\nsteps = 60\n[optimizer]\nkind = 'adamw'\nrate = 0.004\n\
                 embedding_rate = 0.004\n[checkpoint]\nevery = 10\n[eval]\nevery = 1000\n[sample]\nevery = 0\n";
-    let recipe = Recipe::from_toml(text, "labels", &[]).unwrap();
+    let recipe = Recipe::from_toml(&format!("{text}{more}"), "labels", &[]).unwrap();
     let outline = Outline::of_classifier(config.as_ref(), &head, 1000, 1000);
     let plan = resolve_examples(&recipe, outline, &Examples { count: 90, tokens: 16, usual_batch: 8 }, 1e6, 1e11).unwrap();
     let data = ClassifyData {
@@ -177,6 +184,37 @@ fn a_frozen_model_stays_as_it_was_and_its_states_are_remembered_right() {
     let model = setup.fresh().unwrap();
     let loss = |of: &Setup| of.objective.loss(&model, &of.objective.batch(8).unwrap()).value.into_scalar::<f32>();
     assert!((loss(&setup) - loss(&plain)).abs() < 1e-5);
+}
+
+#[test]
+fn a_decoder_goes_on_predicting_the_texts_whose_labels_it_learns() {
+    let plain = setup("qwen3", Task::Classes, false, false);
+    let both = setup_with("qwen3", Task::Classes, false, false, "[classify]\nauxiliary = 0.5\n");
+    let model = both.fresh().unwrap();
+    let loss = |of: &Setup| of.objective.loss(&model, &of.objective.batch(0).unwrap());
+    let value = |of: &Setup| f64::from(loss(of).value.into_scalar::<f32>());
+
+    // Text by text, by the decoder itself: each text weighs the same, however long it is.
+    let Some(Backbone::Decoder(decoder)) = model.valid().backbone else { panic!("no decoder") };
+    let frame = Frame::new(tokenizer(), 64).unwrap();
+    let rows = both.plan.micro_rows;
+    let one = |position: usize| {
+        let ids = frame.encode(&texts()[both.objective.row(position as u64)].0, None).unwrap().ids;
+        let (length, mut targets) = (ids.len(), ids[1..].to_vec());
+        targets.push(danlu_ops::IGNORE);
+        let nll = decoder.token_nll(&Batch::new(ids, targets, 1, length, vec![]));
+        nll.iter().map(|&nats| f64::from(nats)).sum::<f64>() / (length - 1) as f64
+    };
+    let expected = (0..rows).map(one).sum::<f64>() / rows as f64;
+    let found = value(&both) - value(&plain);
+    assert!((found - 0.5 * expected).abs() < 1e-4 * expected, "{found} is not half of {expected}");
+    let report = loss(&both).report;
+    assert!(
+        report.iter().any(|(name, value)| *name == "language_loss" && (value - expected).abs() < 1e-4 * expected),
+        "{report:?}"
+    );
+
+    check(&both, 0.0);
 }
 
 #[test]

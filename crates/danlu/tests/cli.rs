@@ -213,7 +213,7 @@ fn words_become_vectors_that_are_looked_at_and_exchanged() {
     );
     let path = home.write("words.toml", &text);
     let plan = home.expect(0, &["plan", &path]);
-    for part in ["word2vec", "3,000 steps of 2,048 tokens", "memory"] {
+    for part in ["word2vec", "3,000 steps of 2,048 words", "memory"] {
         assert!(plan.contains(part), "{part}\n{plan}");
     }
     home.expect(0, &["train", &path, "--run", "whole"]);
@@ -271,7 +271,8 @@ fn pictures_are_learned_and_named() {
          [checkpoint]\nevery = 50\n[eval]\nevery = 100000\n[sample]\nevery = 0\n[budget]\nsteps = 1500\n"
     );
     let path = home.write("pictures.toml", &recipe);
-    assert!(home.expect(0, &["plan", &path]).contains("lenet"));
+    let plan = home.expect(0, &["plan", &path]);
+    assert!(plan.contains("lenet") && plan.contains("pictures/s") && !plan.contains("tokens"), "{plan}");
     let text = home.expect(0, &["train", &path, "--run", "whole"]);
     for part in ["16×16", "2 classes", "1 set aside", "of pictures named right", "danlu classify whole@1"] {
         assert!(text.contains(part), "no {part:?} in {text}");

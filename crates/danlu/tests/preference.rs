@@ -1,4 +1,5 @@
-//! Learning from preferences through the program: a recipe, pairs in a file, a small model in a folder.
+//! Learning from preferences through the program: a recipe, pairs in a file, a small model in a folder. Beside it, a model that is asked and
+//! learns nothing.
 
 mod place;
 
@@ -164,4 +165,76 @@ fn what_cannot_be_learned_from_is_refused_before_the_first_step() {
     let recipe = recipe_for(&place, "some", &place.lines("some.jsonl", pairs(24).chain([alike()])), "");
     let text = place.expect(0, &["plan", &recipe]);
     assert!(text.contains("some.jsonl:25") && text.contains("two answers that are equal"), "{text}");
+}
+
+/// Labels and answers in context: each number of demonstrations that fits has a row, in the table, the record and the file of questions alike.
+#[test]
+fn a_model_is_asked_in_context() {
+    let place = Place::new();
+    let label = |i: usize| if i.is_multiple_of(2) { "good" } else { "bad" };
+    let reviews = (0..100).map(|i| json!({"text": format!("is {i} nice?"), "label": label(i)}));
+    let sums = (0..100).map(|i| json!({"prompt": format!("{i}+1="), "answer": i + 1}));
+    let text = format!(
+        "name = \"asked\"\nshots = [0, 2, 40]\ndraws = 2\nitems = 5\nheld_out = 0.2\ncalibrate = true\n\
+         [[task]]\nname = \"reviews\"\nsource = {:?}\nprompt = \"say: {{text}}\"\n\
+         [[task]]\nname = \"sums\"\nsource = {:?}\nprompt = \"{{text}}\"\nanswer = \"{{label}}\"\nbetween = \"\\n\"\nopen = true\n",
+        place.lines("reviews.jsonl", reviews),
+        place.lines("sums.jsonl", sums)
+    );
+    let file = place.path("tasks.toml");
+    fs::write(&file, text).unwrap();
+    let [file, base, picture, questions] =
+        [file, place.path("base"), place.path("shots.png"), place.path("questions.jsonl")].map(|path| path.display().to_string());
+    place.expect(0, &["models", "import", &base, "--name", "asked"]);
+
+    let ask = ["eval", "asked", "--few-shot", &file, "--json", "--picture", &picture, "--questions", &questions];
+    let output = place.command(&ask).output().unwrap();
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && notes.contains("reviews with 40 demonstrations is left out"), "{notes}");
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let told: Vec<(&str, u64, u64)> = rows
+        .iter()
+        .map(|row| (row["task"].as_str().unwrap(), row["shots"].as_u64().unwrap(), row["draws"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(told, [("reviews", 0, 1), ("reviews", 2, 2), ("sums", 0, 1), ("sums", 2, 2)]);
+    for row in &rows {
+        let right = |key: &str| row["right"][key].as_f64().unwrap();
+        assert!(0.0 <= right("low") && right("low") <= right("value") && right("value") <= right("high"), "{row}");
+        assert_eq!(row["calibrated"].is_object(), row["task"] == "reviews");
+    }
+    assert!(fs::metadata(&picture).unwrap().len() > 1000);
+
+    // The questions say the same, and every demonstration of them is another one.
+    let asked = fs::read_to_string(&questions).unwrap();
+    let asked: Vec<Value> = asked.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(asked.len(), (5 + 3) * 3 + 5 * 3);
+    for row in &rows {
+        let mine =
+            asked.iter().filter(|one| one["task"] == row["task"] && one["shots"] == row["shots"] && one["right"].is_string());
+        let right = |one: &Value| {
+            if row["task"] == "sums" {
+                return one["greedy"][0] == true;
+            }
+            let log_probs: Vec<f64> = one["log_probs"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
+            let best = usize::from(log_probs[1] > log_probs[0]);
+            one["answers"][best].as_str().unwrap() == format!(" {}", one["right"].as_str().unwrap())
+        };
+        let judged: Vec<bool> = mine.map(right).collect();
+        let share = judged.iter().filter(|right| **right).count() as f64 / judged.len() as f64;
+        assert!((share - row["right"]["value"].as_f64().unwrap()).abs() < 1e-9, "{row}");
+    }
+    let with_two = asked.iter().find(|one| one["task"] == "reviews" && one["shots"] == 2).unwrap()["prompt"].as_str().unwrap();
+    let parts: Vec<&str> = with_two.split("\n\n").collect();
+    assert!(
+        parts.len() == 3 && parts[0] != parts[1] && (parts[0].ends_with(" good") || parts[0].ends_with(" bad")),
+        "{with_two}"
+    );
+
+    let shown = place.expect(0, &["models", "show", "asked"]);
+    for part in ["reviews, 2 shots", "of answers right, calibrated", "sums, 0 shots"] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert!(place.expect(3, &["train", &file]).contains("danlu eval MODEL --few-shot"));
+    let table = place.expect(0, &["eval", &base, "--few-shot", &file]);
+    assert!(table.contains("MOST FREQUENT") && table.contains("sums"), "{table}");
 }

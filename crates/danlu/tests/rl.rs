@@ -21,6 +21,22 @@ fn danlu(home: &Path, arguments: &[&str]) -> String {
     expect(0, home, arguments)
 }
 
+/// A home for the program that also holds recipes and questions.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// Writes a file and gives its path, as an argument.
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
 /// A recipe for a very small model of the sources that every checkout has.
 fn base(name: &str, vocabulary: usize, steps: usize) -> String {
     let texts = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("danlu-data/src/tokenizer").display().to_string();
@@ -32,13 +48,8 @@ fn base(name: &str, vocabulary: usize, steps: usize) -> String {
 
 #[test]
 fn a_model_of_ones_own_learns_from_rewards_and_its_good_answers_are_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = dir.path();
-    let write = |name: &str, text: &str| {
-        let path = home.join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
+    let place = Home::new();
+    let (home, write) = (place.0.path(), |name: &str, text: &str| place.write(name, text));
     danlu(home, &["train", &write("base.toml", &base("base", 400, 20))]);
 
     let questions: Vec<String> = (0..60).map(|i| format!("{{\"prompt\": \"let x{i} = \", \"answer\": \"{i}\"}}")).collect();
@@ -95,13 +106,8 @@ fn a_model_of_ones_own_learns_from_rewards_and_its_good_answers_are_kept() {
 
 #[test]
 fn a_reward_model_judges_answers_and_is_pinned() {
-    let dir = tempfile::tempdir().unwrap();
-    let home = dir.path();
-    let write = |name: &str, text: &str| {
-        let path = home.join(name);
-        fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
+    let place = Home::new();
+    let (home, write) = (place.0.path(), |name: &str, text: &str| place.write(name, text));
     let pair = |i: u32| format!("{{\"prompt\": \"let x{i} = \", \"chosen\": \"a {i} b\", \"rejected\": \"none\"}}\n");
     let pairs = write("pairs.jsonl", &(0..24).map(pair).collect::<String>());
     // Two models with two tokenizers, and a reward model from each.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Entry, Place, Shape, archive, client, find, help, labelled, read};
 use crate::Progress;
-use crate::prompts::arithmetic;
+use crate::prompts::{self, arithmetic, copying};
 use crate::source::Source;
 
 /// What was fetched.
@@ -55,8 +55,8 @@ pub fn fetch_in(cache: &Path, entry: &Entry, progress: &mut dyn Progress) -> Res
     {
         return Ok(fetched(entry, &folder, stamp));
     }
-    if let Shape::Arithmetic { level } = entry.shape {
-        return Ok(fetched(entry, &folder, make(entry, level, &folder)?));
+    if let Some(questions) = made(&entry.shape) {
+        return Ok(fetched(entry, &folder, make(entry, &questions, &folder)?));
     }
     let packages = cache.join("packages");
     fs::create_dir_all(&packages).with_context(|| format!("cannot create the folder {}", packages.display()))?;
@@ -127,13 +127,24 @@ fn unpack(package: &Path, entry: &Entry, place: &Place, folder: &Path) -> Result
     Ok(stamp)
 }
 
+/// The questions of a shape that is made here, as records.
+fn made(shape: &Shape) -> Option<Vec<String>> {
+    let record = |question: &str, answer: &str| prompts::record(question, answer).to_string();
+    match shape {
+        Shape::Arithmetic { level } => {
+            Some(arithmetic::questions(*level).iter().map(|(question, answer)| record(question, &answer.to_string())).collect())
+        }
+        Shape::Copying => Some(copying::questions().iter().map(|(question, answer)| record(question, answer)).collect()),
+        _ => None,
+    }
+}
+
 /// Writes the entry's folder in the cache with questions that are made here.
-fn make(entry: &Entry, level: u8, folder: &Path) -> Result<Stamp> {
+fn make(entry: &Entry, questions: &[String], folder: &Path) -> Result<Stamp> {
     const QUESTIONS: &str = "questions.jsonl";
     let stamp = Stamp { entry: entry.clone(), from: "this program".to_owned(), files: vec![QUESTIONS.to_owned()] };
     danlu_files::write_folder_atomic(folder, |folder| {
-        let lines: Vec<String> = arithmetic::questions(level).iter().map(|one| arithmetic::record(one).to_string()).collect();
-        fs::write(folder.join(QUESTIONS), lines.join("\n") + "\n")?;
+        fs::write(folder.join(QUESTIONS), questions.join("\n") + "\n")?;
         Ok(fs::write(folder.join(STAMP), serde_json::to_vec_pretty(&stamp)?)?)
     })?;
     Ok(stamp)
@@ -174,6 +185,7 @@ fn write_documents(package: &Path, entry: &Entry, path: &Path) -> Result<()> {
     } else {
         archive::visit(package, &entry.files, &mut |name, contents| match &entry.shape {
             Shape::LabelledLines { labels } => labelled::lines(labels, name, contents, &mut write),
+            Shape::LabelledRecords { fields, label, except } => labelled::records(fields, label, except, contents, &mut write),
             Shape::TaggedWords => labelled::tagged(contents, &mut write),
             Shape::Paragraphs => read::paragraphs(name, contents, &mut write),
             shape => read::documents(shape, name, &mut BufReader::new(contents), &mut |text| {

@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Read};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::read;
+
 /// A text a line, of which all in a file have the label that stands beside the file's name.
 pub(super) fn lines(
     labels: &BTreeMap<String, String>,
@@ -23,6 +25,25 @@ pub(super) fn lines(
         }
     }
     Ok(())
+}
+
+/// Records in JSON, each the text of `fields` with what `label` says of it. Those that say one of `except`, or nothing, are passed over.
+pub(super) fn records(
+    fields: &[String],
+    label: &str,
+    except: &[String],
+    file: &mut dyn Read,
+    each: &mut dyn FnMut(Value) -> Result<()>,
+) -> Result<()> {
+    read::records(file, &mut |record| {
+        let text = read::join_fields(&record, fields);
+        match record[label].as_str().map(str::trim) {
+            Some(said) if !said.is_empty() && !text.trim().is_empty() && !except.iter().any(|other| other == said) => {
+                each(json!({ "text": text, "label": said }))
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 /// `word/tag word/tag`, a sentence or paragraph a line.
@@ -68,6 +89,14 @@ mod tests {
                 json!({"tokens": ["１／２"], "tags": ["m"]}),
             ]
         );
+        let json = r#"{"a":{"t":"x","u":"y","of":"Arts"},"b":{"t":"z","of":"None"},"c":{"t":"z"},"d":{"of":"Arts"}}"#;
+        let mut topics = vec![];
+        records(&["t".to_owned(), "u".to_owned()], "of", &["None".to_owned()], &mut json.as_bytes(), &mut |record| {
+            topics.push(record);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(topics, [json!({"text": "x\ny", "label": "Arts"})]);
         let other = lines(&labels, "a/neg.txt", &mut "x".as_bytes(), &mut |_| Ok(()));
         assert!(other.unwrap_err().to_string().contains("neg.txt"));
     }

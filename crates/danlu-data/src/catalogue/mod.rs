@@ -74,6 +74,14 @@ pub enum Shape {
     TaggedLines,
     /// A labelled text a line; the label is that of the file, by its name.
     LabelledLines { labels: BTreeMap<String, String> },
+    /// JSON as of [`Shape::Records`]: the text of these fields, with what the field `label` says of it; a record whose label is one of `except`
+    /// says nothing and is left out.
+    LabelledRecords {
+        fields: Vec<String>,
+        label: String,
+        #[serde(default)]
+        except: Vec<String>,
+    },
     /// `word/tag word/tag`, with the tags: a record a line.
     TaggedWords,
     /// A compressed dictionary in dictd's format: entries begin at the margin after an empty line.
@@ -88,6 +96,8 @@ pub enum Shape {
     Crates,
     /// Made when it is asked for: [`crate::prompts::arithmetic`].
     Arithmetic { level: u8 },
+    /// Made when it is asked for: [`crate::prompts::copying`].
+    Copying,
 }
 
 /// Where an entry can be had.

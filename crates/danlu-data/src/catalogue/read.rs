@@ -47,7 +47,9 @@ pub(super) fn documents(
         | Shape::Questions
         | Shape::Paragraphs
         | Shape::Arithmetic { .. }
+        | Shape::Copying
         | Shape::LabelledLines { .. }
+        | Shape::LabelledRecords { .. }
         | Shape::TaggedWords => Ok(()),
         Shape::Help => document(page(name, file)?.text()),
         Shape::Records { fields } => records(file, &mut |record| document(join_fields(&record, fields))),
@@ -82,7 +84,7 @@ pub(super) fn documents(
     }
 }
 
-fn join_fields(record: &Value, fields: &[String]) -> String {
+pub(super) fn join_fields(record: &Value, fields: &[String]) -> String {
     let text = |field: &String| match &record[field.as_str()] {
         Value::String(text) => Some(text.clone()),
         Value::Array(lines) => Some(lines.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")),
@@ -106,7 +108,7 @@ fn collect(value: &Value, key: &str, found: &mut Vec<String>) {
 }
 
 /// Gives the elements of a JSON array, or the values of an object, one at a time.
-fn records(file: &mut dyn Read, each: &mut dyn FnMut(Value) -> Result<()>) -> Result<()> {
+pub(super) fn records(file: &mut dyn Read, each: &mut dyn FnMut(Value) -> Result<()>) -> Result<()> {
     let mut failed = None;
     let mut json = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 18, file));
     let read = json.deserialize_any(Records { each, failed: &mut failed });

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Value, json};
 
 /// The most difficult level.
 pub const LEVELS: u8 = 5;
@@ -30,11 +29,6 @@ pub fn questions(level: u8) -> Vec<(String, i64)> {
         }
     }
     found
-}
-
-/// A question as a record of a conversation, which instruction tuning reads too.
-pub fn record((question, answer): &(String, i64)) -> Value {
-    json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer.to_string()}]})
 }
 
 fn draw(level: u8, rng: &mut ChaCha8Rng) -> (String, i64) {

@@ -1,9 +1,10 @@
 //! Questions for reinforcement learning: what is asked, and what an answer is judged by.
 
 pub mod arithmetic;
+pub mod copying;
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::chat::form::{self, Form};
 use crate::chat::{Conversation, Message, Records, Role, read_with};
@@ -32,6 +33,11 @@ impl Prompt {
     pub fn text(&self) -> String {
         self.asked.messages.iter().map(Message::text).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A question that is made here as a record of a conversation, which instruction tuning reads too.
+pub fn record(question: &str, answer: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]})
 }
 
 /// Reads questions from JSON, JSON lines and parquet: any conversation ([`crate::chat::read`]), whose last answer is the reference, or a
@@ -76,8 +82,6 @@ fn prompt(record: &Value) -> Result<(Form, Prompt), String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Classify {
     /// that it is the same bits whichever texts it is trained with, and after a run was interrupted.
     frozen: Option<Vec<OnceLock<Vec<f32>>>>,
     rates: Rates,
+    /// The weight of predicting the texts themselves.
+    auxiliary: f64,
     micro_rows: usize,
     recompute: bool,
     seed: u64,
@@ -101,6 +103,7 @@ impl Classify {
             tokenizer,
             feature_names,
             rates,
+            auxiliary: plan.recipe.classify.auxiliary,
             micro_rows: plan.micro_rows,
             recompute: plan.recipe.batch.recompute,
             seed: plan.recipe.seed,
@@ -216,9 +219,17 @@ impl Objective for Classify {
     }
 
     fn loss(&self, model: &Classifier, batch: &ClassifyBatch) -> Loss {
-        let logits = self.logits(model, &batch.given, &batch.rows);
-        let report = self.report(&logits, &batch.given.targets);
-        Loss { value: self.cost(logits, &batch.given.targets), report }
+        let given = &batch.given;
+        let both = given.texts.as_ref().filter(|_| self.auxiliary > 0.0 && self.frozen.is_none());
+        if let Some((states, language)) = both.and_then(|texts| model.states_and_language_loss(texts, self.recompute)) {
+            let logits = model.head(Some(states), given.features.as_ref());
+            let mut report = self.report(&logits, &given.targets);
+            report.push(("language_loss", f64::from(language.clone().into_scalar::<f32>())));
+            return Loss { value: self.cost(logits, &given.targets) + language * self.auxiliary, report };
+        }
+        let logits = self.logits(model, given, &batch.rows);
+        let report = self.report(&logits, &given.targets);
+        Loss { value: self.cost(logits, &given.targets), report }
     }
 
     fn rate_factor(&self, name: &str) -> f64 {

@@ -23,6 +23,10 @@ pub struct ClassifySpec {
     /// Peak learning rate of the new head, which starts from nothing. Automatic: ten times `optimizer.rate`, at least 0.001.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub head_rate: Option<f64>,
+    /// The weight of going on to predict the next token of the labelled texts, beside their labels, with a decoder whose embedding is its output
+    /// head: it keeps what pretraining taught (0.5 in Radford 2018). 0 for none.
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub auxiliary: f64,
 }
 
 /// A way of using a model for a task.

@@ -337,6 +337,17 @@ impl Recipe {
         self.adapter.kind != AdapterKind::None || self.tune.part != Part::All
     }
 
+    /// What a row of its data is made of and what is counted, for people: what the code calls tokens is a picture where one is read as a whole.
+    pub fn unit(&self) -> &'static str {
+        match self.objective.kind {
+            ObjectiveKind::ImageClassify => "pictures",
+            ObjectiveKind::Word2vec => "words",
+            // Features alone read a text at once.
+            ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",
+            _ => "tokens",
+        }
+    }
+
     /// BLAKE3 of the recipe: two runs with equal hashes were asked for the same thing.
     pub fn hash(&self) -> Result<String> {
         Ok(danlu_files::hash_bytes(self.to_toml()?.as_bytes()))

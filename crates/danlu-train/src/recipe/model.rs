@@ -1,5 +1,6 @@
 //! `[tokenizer]` and `[model]`: how text becomes tokens, and the network.
 
+use danlu_data::tokenizer::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,17 @@ pub enum TokenizerKind {
     Wordpiece,
     /// Whole words in small letters, the most frequent ones; for languages that put spaces between words.
     Words,
+}
+
+impl From<TokenizerKind> for Kind {
+    fn from(kind: TokenizerKind) -> Self {
+        match kind {
+            TokenizerKind::Bpe => Self::Bpe,
+            TokenizerKind::Unigram => Self::Unigram,
+            TokenizerKind::Wordpiece => Self::WordPiece,
+            TokenizerKind::Words => Self::Words,
+        }
+    }
 }
 
 /// The network. Give a size, or some or all of the shape, or nothing.

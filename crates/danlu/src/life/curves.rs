@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 use super::kinds::Curve;
 use crate::views::Curves;
 
-/// Reads the curves of the run in `folder`.
+/// Reads the curves of the run in `folder`, along which `counted` are counted.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn read(folder: &Path, curve: Curve) -> Result<Curves> {
+pub fn read(folder: &Path, curve: Curve, counted: &'static str) -> Result<Curves> {
     let path = folder.join("metrics.jsonl");
     let rows = if path.exists() { read_metrics(&path)? } else { vec![] };
-    Ok(curves(&rows, curve))
+    Ok(Curves { counted, ..curves(&rows, curve) })
 }
 
 fn curves(rows: &[Map<String, Value>], curve: Curve) -> Curves {

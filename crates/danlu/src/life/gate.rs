@@ -140,7 +140,7 @@ fn encoder(folder: &Path) -> Result<Option<Encoder>> {
 }
 
 /// About `count` of all, evenly.
-fn spread<T>(all: Vec<T>, count: usize) -> Vec<T> {
+pub fn spread<T>(all: Vec<T>, count: usize) -> Vec<T> {
     let total = all.len();
     // The i-th is taken where i·count/total changes.
     let taken = |i: &usize| total <= count || (i * count / total) != ((i + 1) * count / total);

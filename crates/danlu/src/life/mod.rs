@@ -8,6 +8,7 @@ pub mod corpora;
 pub mod curves;
 pub mod device;
 pub mod export;
+pub mod few_shot;
 pub mod gate;
 pub mod import;
 pub mod kinds;

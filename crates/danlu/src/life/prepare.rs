@@ -8,10 +8,10 @@ use danlu_data::corpus::{Corpus, Split};
 use danlu_data::shards::{self, TokenSet};
 use danlu_data::tokenizer::{Kind, Tokenizer, TrainSpec, train};
 use danlu_registry::{ModelId, ModelRef, Registry};
-use danlu_train::recipe::TokenizerKind;
 use danlu_train::{Recipe, auto};
 
 use super::corpora::{Wanted, corpus};
+use super::run::TOKENIZER;
 
 /// Text that a tokenizer learns from; more changes the result little and takes longer.
 const TOKENIZER_SAMPLE: u64 = 48 << 20;
@@ -38,20 +38,11 @@ pub fn corpora(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Res
 /// # Errors
 /// When the named one cannot be read, or the corpora cannot be.
 pub fn tokenizer(home: &Path, recipe: &Recipe, corpora: &[Corpus], progress: &mut dyn Progress) -> Result<Tokenizer> {
-    let spec = &recipe.tokenizer;
-    if let Some(from) = &spec.from {
+    if let Some(from) = &recipe.tokenizer.from {
         return Tokenizer::load(Path::new(from)).context("`tokenizer.from` cannot be used");
     }
     let bytes: u64 = corpora.iter().map(|corpus| corpus.manifest.train.bytes).sum();
-    let kind = match spec.kind {
-        TokenizerKind::Bpe => Kind::Bpe,
-        TokenizerKind::Unigram => Kind::Unigram,
-        TokenizerKind::Wordpiece => Kind::WordPiece,
-        TokenizerKind::Words => Kind::Words,
-    };
-    let min_frequency = if kind == Kind::Words { spec.least.unwrap_or(auto::LEAST) } else { TrainSpec::default().min_frequency };
-    let vocab_size = auto::vocabulary(recipe, bytes, danlu_ops::gemm_rate());
-    let spec = TrainSpec { kind, vocab_size, min_frequency, sample_bytes: TOKENIZER_SAMPLE };
+    let spec = train_spec(recipe, bytes);
     let hashes: Vec<&str> = corpora.iter().map(|corpus| corpus.manifest.hash.as_str()).collect();
     let key = danlu_files::hash_bytes(format!("{} {}", serde_json::to_string(&spec)?, hashes.join(" ")).as_bytes());
     let path = home.join("tokenizers").join(format!("{}.json", &key[..16]));
@@ -81,6 +72,35 @@ pub fn tokenizer(home: &Path, recipe: &Recipe, corpora: &[Corpus], progress: &mu
     let tokenizer = train(&spec, texts)?;
     tokenizer.save(&path)?;
     Ok(tokenizer)
+}
+
+/// The tokenizer of texts that are at hand: the run's when it was begun, the one that the recipe names, or one learned from the `texts` to train
+/// on, which have so many `bytes`.
+///
+/// # Errors
+/// When there is one already that cannot be read, or the texts are too few to learn one.
+pub fn learned<'a>(
+    recipe: &Recipe,
+    bytes: usize,
+    texts: impl Iterator<Item = &'a String>,
+    run: Option<&Path>,
+) -> Result<Tokenizer> {
+    let begun = run.map(|folder| folder.join(TOKENIZER)).filter(|path| path.exists());
+    if let Some(from) = begun.or(recipe.tokenizer.from.as_ref().map(Into::into)) {
+        return Tokenizer::load(&from).with_context(|| format!("{} has no tokenizer that can be used", from.display()));
+    }
+    train(&train_spec(recipe, bytes as u64), texts.map(|text| Ok(text.clone())))
+}
+
+/// How a recipe's tokenizer is learned from so many bytes of text.
+fn train_spec(recipe: &Recipe, bytes: u64) -> TrainSpec {
+    let kind = recipe.tokenizer.kind.into();
+    let min_frequency = match kind {
+        Kind::Words => recipe.tokenizer.least.unwrap_or(auto::LEAST),
+        _ => TrainSpec::default().min_frequency,
+    };
+    let vocab_size = auto::vocabulary(recipe, bytes, danlu_ops::gemm_rate());
+    TrainSpec { kind, vocab_size, min_frequency, sample_bytes: TOKENIZER_SAMPLE }
 }
 
 /// The tokens of each corpus, made where they are not there yet.

@@ -172,7 +172,7 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let device = danlu_ops::device().autodiff();
     let (objective, identity, curve) = (kind.objective()?, kind.identity(), kind.curve());
     let mut watcher = Watcher::new(view, name, plan, curve)?;
-    watcher.state.curves = curves::read(&dir, curve)?;
+    watcher.state.curves = curves::read(&dir, curve, plan.recipe.unit())?;
     let run = Run { folder: &dir, plan, objective: &objective, device: &device, data: &identity, stop: interrupt::flag() };
     let held = &held;
     let trained = thread::scope(|scope| {
@@ -187,7 +187,7 @@ pub fn execute(home: &Path, kind: &impl Kind, view: View) -> Result<Done> {
     let trained = trained?;
     let summary = trained.summary;
 
-    let curves = curves::read(&dir, curve)?;
+    let curves = curves::read(&dir, curve, plan.recipe.unit())?;
     let mut done = Done {
         summary,
         curves,

@@ -46,6 +46,10 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     for way in Way::ALL.into_iter().filter(wanted) {
         let mut one = recipe.clone();
         one.classify.way = way;
+        if matches!(way, Way::Linear | Way::Transfer) {
+            // No layer moves that could go on predicting the texts.
+            one.classify.auxiliary = 0.0;
+        }
         one.name = format!("{}-{}", recipe.name, way.name());
         println!("{}", views::bold(way.name()));
         rows.push(row(context, way, &one, &args.recipe)?);

@@ -1,3 +1,5 @@
+mod few_shot;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,10 +17,10 @@ use crate::exit::{Outcome, bad_input};
 use crate::life::{gate, prepare};
 use crate::views;
 
-/// Measure a model: bits per byte of held-out text, with a 95 % interval.
+/// Measure a model: bits per byte of held-out text, with a 95 % interval; or what it answers to tasks.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json\n  danlu eval smollm2 --sets recipes/l2-office-qa.toml"
+    after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json\n  danlu eval smollm2 --sets recipes/l2-office-qa.toml\n  danlu eval smollm2 --few-shot recipes/2020-gpt3.toml --picture few-shot.png"
 )]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder that transformers could load.
@@ -29,6 +31,15 @@ pub struct Args {
     /// Measure the evaluation sets that this recipe's [gate] names instead, and add them to the model's record.
     #[arg(long, value_name = "RECIPE", conflicts_with = "data")]
     sets: Option<PathBuf>,
+    /// Ask the tasks of this file in context, with none, one and more demonstrations before each question, and add them to the model's record.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "sets"])]
+    few_shot: Option<PathBuf>,
+    /// Draw how much was right with how many demonstrations, as a PNG.
+    #[arg(long, value_name = "FILE", requires = "few_shot")]
+    picture: Option<PathBuf>,
+    /// Write every question that was asked, with the log-likelihoods of its answers, as JSON lines.
+    #[arg(long, value_name = "FILE", requires = "few_shot")]
+    questions: Option<PathBuf>,
     /// Read about this many bytes, evenly from the whole text.
     #[arg(long, default_value_t = 1_000_000)]
     bytes: u64,
@@ -43,6 +54,10 @@ pub struct Args {
 pub fn run(context: &Context, args: Args) -> Outcome {
     if let Some(recipe) = &args.sets {
         return sets(context, &args.model, recipe, args.json);
+    }
+    if let Some(file) = &args.few_shot {
+        let (picture, questions) = (args.picture.as_ref(), args.questions.as_ref());
+        return few_shot::run(context, &args.model, &few_shot::Wanted { file, picture, questions, json: args.json });
     }
     let generator = open(context, &args.model)?;
     let sources = if args.data.is_empty() { trained_on(context, &args.model)? } else { args.data.clone() };

@@ -65,7 +65,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
 pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<14}{value}\n"));
-    let model = &plan.model;
+    let (model, unit) = (&plan.model, prediction.unit);
     line(
         "model",
         format!(
@@ -86,7 +86,7 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
     line(
         "training",
         format!(
-            "{} steps of {} tokens: {} tokens, {:.1} times the data, {}",
+            "{} steps of {} {unit}: {} {unit}, {:.1} times the data, {}",
             human::thousands(prediction.steps),
             human::thousands(prediction.step_tokens),
             human::count(prediction.tokens as f64),
@@ -101,7 +101,7 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
     line(
         "speed",
         format!(
-            "{} tokens/s at {:.0} % of {}/s ({from})",
+            "{} {unit}/s at {:.0} % of {}/s ({from})",
             human::thousands(prediction.tokens_per_second as u64),
             machine.efficiency * 100.0,
             human::flops(machine.gemm_rate)

@@ -1,7 +1,7 @@
 mod list;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use danlu_lab::refusal;
 use danlu_train::Recipe;
@@ -10,7 +10,7 @@ use super::Context;
 use super::plan::describe;
 use crate::exit::{Exit, Outcome, bad_input, does_not_fit};
 use crate::life::kinds::Prepared;
-use crate::life::run;
+use crate::life::{few_shot, run};
 use crate::views::progress::Lines;
 use crate::views::run::Kind;
 use crate::{human, interrupt, views};
@@ -66,7 +66,7 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             run::reopen(home, name, &mut Lines::new()).map_err(bad_input)?
         }
         (None, Some(path)) => {
-            let mut recipe = Recipe::load(path, &args.set).map_err(bad_input)?;
+            let mut recipe = Recipe::load(path, &args.set).map_err(|error| bad_input(measured_instead(path, error)))?;
             if let Some(name) = &args.run {
                 recipe.name.clone_from(name);
             }
@@ -93,6 +93,15 @@ pub fn run(context: &Context, args: Args) -> Outcome {
     Ok(())
 }
 
+/// What to do with a file that is no recipe but has tasks to ask.
+fn measured_instead(path: &Path, error: anyhow::Error) -> anyhow::Error {
+    if few_shot::is_one(path) {
+        anyhow::anyhow!("{0} is asked and not trained: danlu eval MODEL --few-shot {0}", path.display())
+    } else {
+        error
+    }
+}
+
 /// Runs it; a run that was stopped ends the program with the way to go on.
 pub fn execute(context: &Context, prepared: &Prepared, view: Kind, again: &str) -> Outcome<run::Done> {
     let done = prepared.execute(&context.home, view).map_err(|error| {
@@ -116,8 +125,9 @@ pub fn report(done: &run::Done) {
         println!("\n{}{}\n", views::bold(prompt), text);
     }
     print!("{}", done.comparison);
+    let counted = done.curves.counted;
     println!(
-        "{} tokens in {}, {} tokens/s, {:.0} % of the GEMM rate",
+        "{} {counted} in {}, {} {counted}/s, {:.0} % of the GEMM rate",
         human::count(done.summary.tokens as f64),
         human::seconds(done.summary.elapsed),
         human::thousands(done.summary.tokens_per_second as u64),

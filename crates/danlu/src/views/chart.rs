@@ -5,18 +5,20 @@ use ratatui::symbols::Marker;
 use ratatui::text::Line;
 use ratatui::widgets::{Axis, Chart, Dataset, GraphType, LegendPosition, Widget};
 
-/// The course of a run against millions of tokens: of the training batches and of the held-out measure, in the measure's unit.
+/// The course of a run against millions of tokens, or of what else it reads: of the training batches and of the held-out measure, in the measure's unit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curves {
     /// Each step's training loss, noisy.
     pub train: Vec<(f64, f64)>,
     pub held_out: Vec<(f64, f64)>,
     pub unit: String,
+    /// What is counted along the run.
+    pub counted: &'static str,
 }
 
 impl Default for Curves {
     fn default() -> Self {
-        Curves { train: vec![], held_out: vec![], unit: "bits per byte".into() }
+        Curves { train: vec![], held_out: vec![], unit: "bits per byte".into(), counted: "tokens" }
     }
 }
 
@@ -89,7 +91,10 @@ impl Curves {
             let at = |share: f64| Line::from(format!("{:.digits$}", range.0 + (range.1 - range.0) * share));
             [0.0, 0.5, 1.0].map(at).into()
         };
-        let x = Axis::default().title("M tokens").bounds(frame.x.into()).labels(labels(frame.x, digits(frame.x.1 - frame.x.0)));
+        let x = Axis::default()
+            .title(format!("M {}", self.counted))
+            .bounds(frame.x.into())
+            .labels(labels(frame.x, digits(frame.x.1 - frame.x.0)));
         let y = Axis::default()
             .title(self.unit.as_str())
             .bounds(frame.y.into())

@@ -116,7 +116,7 @@ fn follow_step(state: &mut State, step: &Step) {
 
 fn headline(plan: &Plan) -> String {
     format!(
-        "{} parameters · {} × {} {} · vocabulary {} · context {} · {} tokens a step",
+        "{} parameters · {} × {} {} · vocabulary {} · context {} · {} {} a step",
         human::count(plan.model.parameters as f64),
         plan.model.layers,
         plan.model.hidden,
@@ -124,6 +124,7 @@ fn headline(plan: &Plan) -> String {
         human::thousands(plan.model.vocabulary as u64),
         plan.row_len,
         human::thousands(plan.step_tokens()),
+        plan.recipe.unit(),
     )
 }
 

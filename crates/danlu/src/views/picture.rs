@@ -10,18 +10,18 @@ use image::{ImageFormat, Rgb, RgbImage};
 
 use super::chart::{Curves, Frame};
 
-const WIDTH: u32 = 1280;
-const HEIGHT: u32 = 760;
-const LEFT: f32 = 96.0;
+pub(super) const WIDTH: u32 = 1280;
+pub(super) const HEIGHT: u32 = 760;
+pub(super) const LEFT: f32 = 96.0;
 const RIGHT: f32 = 92.0;
-const TOP: f32 = 122.0;
-const BOTTOM: f32 = 76.0;
+pub(super) const TOP: f32 = 122.0;
+pub(super) const BOTTOM: f32 = 76.0;
 
-type Color = [u8; 3];
+pub(super) type Color = [u8; 3];
 const PAPER: Color = [255, 255, 255];
-const INK: Color = [33, 37, 41];
-const FAINT: Color = [108, 117, 125];
-const GRID: Color = [233, 236, 239];
+pub(super) const INK: Color = [33, 37, 41];
+pub(super) const FAINT: Color = [108, 117, 125];
+pub(super) const GRID: Color = [233, 236, 239];
 const NOISE: Color = [198, 219, 245];
 const TRAIN: Color = [37, 99, 204];
 const HELD_OUT: Color = [217, 95, 14];
@@ -31,12 +31,10 @@ const HELD_OUT: Color = [217, 95, 14];
 /// # Errors
 /// The file system's.
 pub fn write(path: &Path, curves: &Curves, title: &str, subtitle: &str) -> Result<()> {
-    let mut png = Cursor::new(Vec::new());
-    draw(curves, title, subtitle)?.write_to(&mut png, ImageFormat::Png).context("cannot encode the picture")?;
-    danlu_files::write_atomic_bytes(path, png.get_ref())
+    draw(curves, title, subtitle)?.save(path)
 }
 
-fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
+fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<Canvas> {
     let mut canvas = Canvas::new()?;
     let frame = curves.frame(8, 7);
     canvas.text(title, (LEFT, 46.0), 28.0, INK, Anchor::Start);
@@ -56,7 +54,7 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
         canvas.text(&format!("{tick:.*}", decimals(&frame.x_ticks)), (x, bottom + 28.0), 18.0, FAINT, Anchor::Middle);
     }
     canvas.line(&[(LEFT, bottom), (right, bottom)], 1.0, FAINT);
-    canvas.text("million tokens", ((LEFT + right) / 2.0, bottom + 58.0), 18.0, FAINT, Anchor::Middle);
+    canvas.text(&format!("million {}", curves.counted), ((LEFT + right) / 2.0, bottom + 58.0), 18.0, FAINT, Anchor::Middle);
 
     let path = |points: &[(f64, f64)]| -> Vec<(f32, f32)> {
         points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).map(|&p| place(&frame, p)).collect()
@@ -82,7 +80,7 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<RgbImage> {
     if let (Some(&(x, y)), Some(&(_, value))) = (held_out.last(), curves.held_out.last()) {
         canvas.text(&format!("{value:.3}"), (x + 14.0, y + 7.0), 20.0, HELD_OUT, Anchor::Start);
     }
-    Ok(canvas.image)
+    Ok(canvas)
 }
 
 fn place(frame: &Frame, (x, y): (f64, f64)) -> (f32, f32) {
@@ -92,26 +90,37 @@ fn place(frame: &Frame, (x, y): (f64, f64)) -> (f32, f32) {
 }
 
 #[derive(Clone, Copy)]
-enum Anchor {
+pub(super) enum Anchor {
     Start,
     Middle,
     End,
 }
 
-struct Canvas {
-    image: RgbImage,
+/// A sheet of paper of fixed size.
+pub(super) struct Canvas {
+    pub(super) image: RgbImage,
     font: FontRef<'static>,
     clip: Option<(f32, f32, f32, f32)>,
 }
 
 impl Canvas {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT).context("the embedded font cannot be read")?;
         Ok(Self { image: RgbImage::from_pixel(WIDTH, HEIGHT, Rgb(PAPER)), font, clip: None })
     }
 
+    /// Writes it as a PNG.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub(super) fn save(&self, path: &Path) -> Result<()> {
+        let mut png = Cursor::new(Vec::new());
+        self.image.write_to(&mut png, ImageFormat::Png).context("cannot encode the picture")?;
+        danlu_files::write_atomic_bytes(path, png.get_ref())
+    }
+
     /// A line of round joints through `points`. A pixel takes the colour once, by its nearest segment, so joints are not darker.
-    fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
+    pub(super) fn line(&mut self, points: &[(f32, f32)], width: f32, color: Color) {
         let mut covered = vec![0f32; (WIDTH * HEIGHT) as usize];
         let (left, top, right, bottom) = self.clip.unwrap_or((0.0, 0.0, WIDTH as f32, HEIGHT as f32));
         let reach = width / 2.0 + 1.0;
@@ -135,7 +144,7 @@ impl Canvas {
     }
 
     /// One line of text with its baseline at `at`.
-    fn text(&mut self, text: &str, at: (f32, f32), size: f32, color: Color, anchor: Anchor) {
+    pub(super) fn text(&mut self, text: &str, at: (f32, f32), size: f32, color: Color, anchor: Anchor) {
         let font = self.font.as_scaled(PxScale::from(size));
         let mut pen = 0.0;
         let mut last = None;
@@ -184,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_picture_has_both_curves_and_its_words() {
-        let image = draw(&a_run(), "up@1", "6.2 M parameters").unwrap();
+        let image = draw(&a_run(), "up@1", "6.2 M parameters").unwrap().image;
         let count = |color: Color| image.pixels().filter(|p| p.0 == color).count();
         assert!(count(TRAIN) > 1000 && count(HELD_OUT) > 1000 && count(NOISE) > 1000);
         let dark = |x: std::ops::Range<u32>, y: std::ops::Range<u32>| {

@@ -64,15 +64,12 @@ impl State {
 
     /// Names and values of the figures, most looked-for first.
     pub fn figures(&self) -> Vec<(&'static str, String)> {
-        let mut figures = vec![("tokens", human::count(self.tokens as f64))];
+        let mut figures = vec![(self.curves.counted, human::count(self.tokens as f64))];
         let mut add = |name, value: Option<String>| figures.extend(value.map(|value| (name, value)));
         add("held out", self.held_out.map(|(x, unit)| format!("{x:.3} {unit}")));
         add("loss", self.loss.map(|x| format!("{x:.3}")));
         self.report.iter().for_each(|(name, x)| add(name, Some(format!("{x:.3}"))));
-        add(
-            "speed",
-            (self.tokens_per_second > 0.0).then(|| format!("{} tokens/s", human::thousands(self.tokens_per_second as u64))),
-        );
+        add("speed", (self.tokens_per_second > 0.0).then(|| self.speed()));
         add("of GEMM rate", self.rate_share.map(|x| format!("{:.0} %", x * 100.0)));
         add("memory", self.memory.map(human::bytes));
         add("learning rate", self.learning_rate.map(|x| format!("{:.0} % of peak", x * 100.0)));
@@ -82,6 +79,10 @@ impl State {
         figures
     }
 
+    fn speed(&self) -> String {
+        format!("{} {}/s", human::thousands(self.tokens_per_second as u64), self.curves.counted)
+    }
+
     /// The figures on one line.
     pub fn line(&self) -> String {
         let mut text = format!("{:>3.0} %  step {}/{}", self.share() * 100.0, self.step, self.steps);
@@ -89,7 +90,7 @@ impl State {
         add(self.loss.map(|x| format!("loss {x:.3}")));
         self.report.iter().take(4).for_each(|(name, x)| add(Some(format!("{} {x:.3}", name.replace('_', " ")))));
         add(self.held_out.map(|(x, unit)| format!("held out {x:.3} {unit}")));
-        add((self.tokens_per_second > 0.0).then(|| format!("{} tokens/s", human::thousands(self.tokens_per_second as u64))));
+        add((self.tokens_per_second > 0.0).then(|| self.speed()));
         add(self.rate_share.map(|x| format!("{:.0} % of GEMM", x * 100.0)));
         add(self.memory.map(human::bytes));
         add(self.left.map(|s| format!("{} left", human::seconds(s))));

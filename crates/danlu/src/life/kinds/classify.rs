@@ -17,7 +17,7 @@ use danlu_train::{Plan, Recipe, Summary, check_base, tune};
 
 use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, agree, finite};
-use plan::{backbone, by_way, frozen, planned, pooling, task};
+use plan::{backbone, by_way, check_auxiliary, frozen, planned, pooling, task};
 use read::{examples, feature_spec, labels, row, tokenizer};
 
 /// The features of a model, beside its weights.
@@ -63,6 +63,7 @@ impl Labeller {
             _ => Some(tokenizer(&recipe, &train, run)?),
         };
         let config = tokenizer.as_ref().map(|tokenizer| backbone(&mut recipe, tokenizer, &train)).transpose()?;
+        check_auxiliary(&recipe, config.as_ref())?;
         let longest = config.as_ref().map_or(LONGEST, |config| config.context().min(recipe.model.context.unwrap_or(LONGEST)));
         let frame = tokenizer.map(|tokenizer| Frame::new(tokenizer, longest)).transpose()?;
         if frame.is_some() {

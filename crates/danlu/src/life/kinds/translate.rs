@@ -1,11 +1,11 @@
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::parallel::{self, Pair, described, divide};
-use danlu_data::tokenizer::{Kind as Algorithm, PAD, Tokenizer, TrainSpec, train as learn};
+use danlu_data::tokenizer::{PAD, Tokenizer};
 use danlu_models::{Marian, MarianConfig, Pairs, folder};
 use danlu_registry::ModelId;
 use danlu_train::recipe::{ModelKind, OptimizerKind, TokenizerKind};
@@ -13,7 +13,7 @@ use danlu_train::{Examples, Outline, Plan, Recipe, Summary, Translate, Translate
 
 use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, agree, finite};
-use crate::life::run::TOKENIZER;
+use crate::life::prepare;
 
 /// Texts are at most so long on either side, where the recipe does not say otherwise: most paragraphs are short.
 const LONGEST: usize = 128;
@@ -100,24 +100,14 @@ impl Interpreter {
     }
 }
 
-/// One tokenizer for both languages: the run's when it was begun, the one that is named, or one learned from the pairs to train on.
+/// One tokenizer for both languages.
 fn tokenizer(recipe: &Recipe, train: &[Pair], run: Option<&Path>) -> Result<Tokenizer> {
-    let begun = run.map(|folder| folder.join(TOKENIZER)).filter(|path| path.exists());
-    if let Some(from) = begun.or(recipe.tokenizer.from.as_ref().map(Into::into)) {
-        return Tokenizer::load(&from).with_context(|| format!("{} has no tokenizer that can be used", from.display()));
-    }
-    let kind = match recipe.tokenizer.kind {
-        TokenizerKind::Bpe => Algorithm::Bpe,
-        TokenizerKind::Unigram => Algorithm::Unigram,
-        TokenizerKind::Wordpiece => Algorithm::WordPiece,
-        TokenizerKind::Words => bail!(
-            "`tokenizer.kind` is \"words\"; a translation is put together again from its tokens, which words without their case and signs cannot be"
-        ),
-    };
-    let bytes: usize = train.iter().map(|pair| pair.source.len() + pair.target.len()).sum();
-    let vocab_size = auto::vocabulary(recipe, bytes as u64, danlu_ops::gemm_rate());
-    let texts = train.iter().flat_map(|pair| [&pair.source, &pair.target]);
-    learn(&TrainSpec { kind, vocab_size, ..TrainSpec::default() }, texts.map(|text| Ok(text.clone())))
+    ensure!(
+        recipe.tokenizer.kind != TokenizerKind::Words,
+        "`tokenizer.kind` is \"words\"; a translation is put together again from its tokens, which words without their case and signs cannot be"
+    );
+    let bytes = train.iter().map(|pair| pair.source.len() + pair.target.len()).sum();
+    prepare::learned(recipe, bytes, train.iter().flat_map(|pair| [&pair.source, &pair.target]), run)
 }
 
 /// The shape that the recipe gives or inherits, which is written back into it.

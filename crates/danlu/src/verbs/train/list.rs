@@ -1,25 +1,47 @@
-//! The milestones that can be trained, as a table.
+//! The milestones that can be trained, or asked, as a table.
 
 use anyhow::Result;
 use danlu_train::Recipe;
+use danlu_train::recipe::StorySpec;
 use serde_json::json;
 
+use crate::life::few_shot::FewShot;
 use crate::views;
 
 /// The recipes of milestones, which are part of the program so that they can be listed wherever it is.
-const MILESTONES: [(&str, &str); 6] = [
+const MILESTONES: &[(&str, &str)] = &[
     ("1998-lenet5", include_str!("../../../../../recipes/1998-lenet5.toml")),
     ("1998-lenet5-modern", include_str!("../../../../../recipes/1998-lenet5-modern.toml")),
+    ("2013-word2vec", include_str!("../../../../../recipes/2013-word2vec.toml")),
     ("2014-gan", include_str!("../../../../../recipes/2014-gan.toml")),
     ("2015-dcgan", include_str!("../../../../../recipes/2015-dcgan.toml")),
+    ("2017-transformer", include_str!("../../../../../recipes/2017-transformer.toml")),
     ("2018-gpt", include_str!("../../../../../recipes/2018-gpt.toml")),
+    ("2018-gpt-task", include_str!("../../../../../recipes/2018-gpt-task.toml")),
     ("2018-bert", include_str!("../../../../../recipes/2018-bert.toml")),
 ];
 
-fn recipes() -> Result<Vec<(&'static str, Recipe)>> {
-    let one = |(name, text): (&'static str, &str)| Ok((name, Recipe::from_toml(text, name, &[])?));
-    let mut all = MILESTONES.into_iter().map(one).collect::<Result<Vec<_>>>()?;
-    all.sort_by_key(|(name, recipe)| (recipe.story.year, *name));
+/// What a model that is there already is asked, without training it.
+const ASKED: &[(&str, &str)] = &[("2020-gpt3", include_str!("../../../../../recipes/2020-gpt3.toml"))];
+
+struct Milestone {
+    name: &'static str,
+    story: StorySpec,
+    data: Vec<String>,
+    asked: bool,
+}
+
+fn milestones() -> Result<Vec<Milestone>> {
+    let trained = |&(name, text): &(&'static str, &str)| {
+        let recipe = Recipe::from_toml(text, name, &[])?;
+        Ok(Milestone { name, story: recipe.story, data: recipe.data.sources, asked: false })
+    };
+    let asked = |&(name, text): &(&'static str, &str)| {
+        let file = FewShot::from_toml(text)?;
+        Ok(Milestone { name, story: file.story, data: file.tasks.into_iter().map(|task| task.source).collect(), asked: true })
+    };
+    let mut all = MILESTONES.iter().map(trained).chain(ASKED.iter().map(asked)).collect::<Result<Vec<_>>>()?;
+    all.sort_by_key(|one| (one.story.year, one.name));
     Ok(all)
 }
 
@@ -28,26 +50,30 @@ fn recipes() -> Result<Vec<(&'static str, Recipe)>> {
 /// # Errors
 /// When a recipe in the program cannot be read.
 pub fn print(as_json: bool) -> Result<()> {
-    let recipes = recipes()?;
+    let all = milestones()?;
+    let file = |one: &Milestone| format!("recipes/{}.toml", one.name);
     if as_json {
-        let one = |(name, recipe): &(&str, Recipe)| json!({ "recipe": format!("recipes/{name}.toml"), "story": recipe.story, "data": recipe.data.sources });
-        println!("{:#}", json!(recipes.iter().map(one).collect::<Vec<_>>()));
+        let row = |one: &Milestone| json!({ "recipe": file(one), "story": one.story, "data": one.data, "trained": !one.asked });
+        println!("{:#}", json!(all.iter().map(row).collect::<Vec<_>>()));
         return Ok(());
     }
     let mut rows = vec![["YEAR", "RECIPE", "WHAT WAS NEW", "PARAMETERS", "DATA", "MINUTES", "EXPECT"].map(str::to_string)];
-    for (name, recipe) in &recipes {
-        let story = &recipe.story;
+    for one in &all {
+        let story = &one.story;
         rows.push([
             story.year.map_or(String::new(), |year| year.to_string()),
-            format!("recipes/{name}.toml"),
+            file(one),
             story.new.clone(),
             story.parameters.clone(),
-            recipe.data.sources.join(", "),
+            one.data.join(", "),
             story.minutes.map_or(String::new(), |minutes| minutes.to_string()),
             story.expect.clone(),
         ]);
     }
     print!("{}", views::table(&rows));
+    for one in all.iter().filter(|one| one.asked) {
+        println!("{} is asked and not trained: danlu eval smollm2 --few-shot {}", one.name, file(one));
+    }
     Ok(())
 }
 
@@ -57,13 +83,13 @@ mod tests {
 
     #[test]
     fn every_milestone_says_what_it_was() {
-        let recipes = recipes().unwrap();
-        assert_eq!(recipes.len(), MILESTONES.len());
-        for (name, recipe) in &recipes {
-            let story = &recipe.story;
-            assert!(name.starts_with(&story.year.unwrap().to_string()), "{name}");
-            assert!(!story.new.is_empty() && !story.parameters.is_empty() && story.minutes.is_some(), "{name}");
+        let all = milestones().unwrap();
+        assert_eq!(all.len(), MILESTONES.len() + ASKED.len());
+        for one in &all {
+            let story = &one.story;
+            assert!(one.name.starts_with(&story.year.unwrap().to_string()), "{}", one.name);
+            assert!(!story.new.is_empty() && !story.parameters.is_empty() && !one.data.is_empty(), "{}", one.name);
         }
-        assert!(recipes.windows(2).all(|pair| pair[0].1.story.year <= pair[1].1.story.year));
+        assert!(all.windows(2).all(|pair| pair[0].story.year <= pair[1].story.year));
     }
 }

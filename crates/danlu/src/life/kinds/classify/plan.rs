@@ -94,6 +94,30 @@ pub fn backbone(recipe: &mut Recipe, tokenizer: &Tokenizer, train: &[&Example]) 
     Ok(config)
 }
 
+/// What predicting the texts themselves needs, where it is asked for.
+pub fn check_auxiliary(recipe: &Recipe, config: Option<&BackboneConfig>) -> Result<()> {
+    if recipe.classify.auxiliary == 0.0 {
+        return Ok(());
+    }
+    let needs = "`classify.auxiliary` goes on to predict the texts themselves, which";
+    ensure!(recipe.objective.kind != ObjectiveKind::TokenClassify, "{needs} stands beside labels of whole texts, not of words");
+    ensure!(!frozen(recipe), "{needs} teaches a head of labels nothing while everything below it stays as it is; leave it out");
+    let Some(BackboneConfig::Decoder(config)) = config else { bail!("{needs} only decoders do; leave it out") };
+    // A head of labels takes the place of an output projection.
+    ensure!(
+        recipe.model.from.is_none() || config.tied(),
+        "{needs} needs a model whose embedding is its output projection; {} has one of its own",
+        recipe.model.from.as_deref().unwrap_or_default()
+    );
+    Ok(())
+}
+
+/// Operations for a token to predict the one after it.
+fn projection_flops(recipe: &Recipe, config: Option<&BackboneConfig>) -> f64 {
+    let size = config.map_or(0, |config| config.vocab_size() * config.hidden_size());
+    if recipe.classify.auxiliary > 0.0 { 6.0 * size as f64 } else { 0.0 }
+}
+
 pub fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig, rows: &[ClassifyRow]) -> Result<Plan> {
     let mut recipe = recipe.clone();
     recipe.optimizer.kind = OptimizerKind::Adamw;
@@ -125,7 +149,7 @@ pub fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConf
         Way::Lora => 2.0 / 3.0,
         _ => 1.0,
     };
-    let reading = config.map_or(0.0, |config| config.flops_per_token(usual_tokens) * share);
+    let reading = config.map_or(0.0, |config| config.flops_per_token(usual_tokens) * share) + projection_flops(&recipe, config);
     // A table of features costs what moving its weights does, whatever is in a batch.
     let table = 20.0 * (head.features * head.outputs()) as f64 / (BATCH * usual_tokens) as f64;
     let examples = Examples { count: rows.len() as u64, tokens: usual_tokens, usual_batch: BATCH };
@@ -148,7 +172,9 @@ fn outline(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig) 
             (0, parameters.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((_, shape), _)| size(shape)).sum())
         }
     };
-    Ok(Outline::of_classifier(config, head, all + extra, trained))
+    let outline = Outline::of_classifier(config, head, all + extra, trained);
+    let logits = config.filter(|_| recipe.classify.auxiliary > 0.0).map_or(outline.vocabulary, BackboneConfig::vocab_size);
+    Ok(Outline { vocabulary: logits, ..outline })
 }
 
 /// Whether everything below the head stays as it is.

@@ -6,15 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use danlu_data::Progress;
 use danlu_data::labelled::{self, Columns, Example, FeatureSpec, Features, Frame, Label, Labels, Lexicon};
-use danlu_data::tokenizer::{Kind as Algorithm, Tokenizer, TrainSpec, train as learn};
+use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{HeadConfig, Task};
+use danlu_train::Recipe;
 use danlu_train::objectives::classify::{ClassifyRow, Target};
-use danlu_train::recipe::TokenizerKind;
-use danlu_train::{Recipe, auto};
 
 use super::plan::task;
 use crate::life::kinds::{DataRecord, sft};
-use crate::life::run::TOKENIZER;
+use crate::life::prepare;
 
 /// The labelled texts of all sources, each once.
 pub fn examples(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<(Vec<DataRecord>, Vec<Example>)> {
@@ -83,22 +82,11 @@ pub fn feature_spec(recipe: &Recipe) -> Result<FeatureSpec> {
     })
 }
 
-/// The run's tokenizer when it was begun, that of the model it starts from, or one learned from the training texts.
+/// The tokenizer of the run, or of the model it starts from, or one learned from the training texts.
 pub fn tokenizer(recipe: &Recipe, train: &[&Example], run: Option<&Path>) -> Result<Tokenizer> {
-    let begun = run.map(|folder| folder.join(TOKENIZER)).filter(|path| path.exists());
-    if let Some(from) = begun.or(recipe.tokenizer.from.as_ref().map(Into::into)) {
-        return Tokenizer::load(&from).with_context(|| format!("{} has no tokenizer that can be used", from.display()));
-    }
-    let kind = match recipe.tokenizer.kind {
-        TokenizerKind::Bpe => Algorithm::Bpe,
-        TokenizerKind::Unigram => Algorithm::Unigram,
-        TokenizerKind::Wordpiece => Algorithm::WordPiece,
-        TokenizerKind::Words => Algorithm::Words,
-    };
-    let bytes: usize = train.iter().map(|example| example.text.len()).sum();
-    let vocab_size = auto::vocabulary(recipe, bytes as u64, danlu_ops::gemm_rate());
+    let bytes = train.iter().map(|example| example.text.len()).sum();
     let texts = train.iter().flat_map(|example| [Some(&example.text), example.pair.as_ref()]).flatten();
-    learn(&TrainSpec { kind, vocab_size, ..TrainSpec::default() }, texts.map(|text| Ok(text.clone())))
+    prepare::learned(recipe, bytes, texts, run)
 }
 
 pub fn row(example: &Example, head: &HeadConfig, frame: Option<&Frame>, features: Option<&Features>) -> Result<ClassifyRow> {
