@@ -340,7 +340,7 @@ impl Recipe {
     /// What a row of its data is made of and what is counted, for people: what the code calls tokens is a picture where one is read as a whole.
     pub fn unit(&self) -> &'static str {
         match self.objective.kind {
-            ObjectiveKind::ImageClassify => "pictures",
+            ObjectiveKind::ImageClassify | ObjectiveKind::Gan => "pictures",
             ObjectiveKind::Word2vec => "words",
             // Features alone read a text at once.
             ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",
