@@ -6,6 +6,8 @@
 mod augment;
 mod folder;
 mod idx;
+mod operations;
+mod patches;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +20,7 @@ use crate::chat::held_out_lots;
 use crate::hash;
 
 pub use augment::{Augment, Scale};
+pub use patches::drawn_patches;
 
 /// The most bytes that all pictures together may have once they are decoded.
 const MOST_BYTES: u64 = 4 << 30;
