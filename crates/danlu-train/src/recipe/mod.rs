@@ -32,7 +32,7 @@ pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
 pub use gate::GateSpec;
-pub use image::{ImageSpec, LenetFormKind, LenetSpec};
+pub use image::{ImageSpec, LenetFormKind, LenetSpec, MaeSpec, VitSpec};
 pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
@@ -88,6 +88,10 @@ pub struct Recipe {
     pub image: ImageSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub lenet: LenetSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub vit: VitSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub mae: MaeSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -256,6 +260,8 @@ impl Default for Recipe {
             features: FeaturesSpec::default(),
             image: ImageSpec::default(),
             lenet: LenetSpec::default(),
+            vit: VitSpec::default(),
+            mae: MaeSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),

@@ -91,4 +91,6 @@ pub enum ModelKind {
     Word2vec,
     /// Convolutions over pictures, for image-classify; `[lenet]` gives its shape (LeCun 1998).
     Lenet,
+    /// An encoder that reads a picture as a text of patches, for image-classify and masked-image; `[vit]` says how (Dosovitskiy 2020).
+    Vit,
 }

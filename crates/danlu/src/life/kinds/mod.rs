@@ -3,6 +3,7 @@
 mod classify;
 mod distill;
 mod masked;
+mod masked_pictures;
 mod pictures;
 mod preference;
 mod pretrain;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use classify::{FEATURES, Labeller};
 pub use distill::Distill;
 pub use masked::Masked;
+pub use masked_pictures::MaskedPictures;
 pub use pictures::Pictures;
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
@@ -144,6 +146,7 @@ kinds! {
     Tune(Tune),
     Label(Labeller),
     Picture(Pictures),
+    MaskedPicture(MaskedPictures),
     Prefer(Prefer),
     Judge(Judge),
     DistillText(Distill<Pretrain>),
@@ -178,6 +181,7 @@ impl Prepared {
                 Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
             }
             ObjectiveKind::ImageClassify => Prepared::Picture(Box::new(Pictures::new(home, &recipe, progress)?)),
+            ObjectiveKind::MaskedImage => Prepared::MaskedPicture(Box::new(MaskedPictures::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {

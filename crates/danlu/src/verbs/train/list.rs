@@ -7,11 +7,13 @@ use serde_json::json;
 use crate::views;
 
 /// The recipes of milestones, which are part of the program so that they can be listed wherever it is.
-const MILESTONES: [(&str, &str); 4] = [
+const MILESTONES: [(&str, &str); 6] = [
     ("1998-lenet5", include_str!("../../../../../recipes/1998-lenet5.toml")),
     ("1998-lenet5-modern", include_str!("../../../../../recipes/1998-lenet5-modern.toml")),
     ("2018-gpt", include_str!("../../../../../recipes/2018-gpt.toml")),
     ("2018-bert", include_str!("../../../../../recipes/2018-bert.toml")),
+    ("2020-vit", include_str!("../../../../../recipes/2020-vit.toml")),
+    ("2021-mae", include_str!("../../../../../recipes/2021-mae.toml")),
 ];
 
 fn recipes() -> Result<Vec<(&'static str, Recipe)>> {
