@@ -263,7 +263,7 @@ fn vision_transformers_are_read_back_and_see_the_patches_that_are_kept() {
         // The last layer that finishes one token only gives what it would give of all.
         let (states, wholes) = (model.vit.states(pictures.clone(), None), numbers(model.vit.wholes(pictures.clone(), None)));
         let firsts = numbers(Tensor::cat(vec![states.clone().narrow(0, 0, 1), states.narrow(0, patches + 1, 1)], 0));
-        assert!(gap(&firsts, &wholes) < 1e-5);
+        assert!(gap(&firsts, &wholes) < 1e-4);
         // What is not kept is not seen: of two pictures that differ in the last patch alone, and of which it is left out.
         let mut other = numbers(pictures.clone().narrow(0, 0, 1));
         *other.last_mut().unwrap() += 3.0;
@@ -304,7 +304,7 @@ fn check_gradients<M: Module>(model: &M, loss: impl Fn(&M) -> Tensor<1>) {
     for ((name, _), gradient) in names.iter().zip(&gradients.all) {
         let length = gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
         assert!(length > 1e-7, "{name} gets no gradient");
-        let step = 1e-2 / length;
+        let step = 3e-3 / length;
         let moved = |sign: f64| {
             let values = danlu_models::to_named(model).unwrap();
             let values = &values.iter().find(|(known, _)| known == name).unwrap().1;
@@ -313,8 +313,8 @@ fn check_gradients<M: Module>(model: &M, loss: impl Fn(&M) -> Tensor<1>) {
             let model = fill_some(model.clone(), |known, _| Ok((known == name).then(|| values.clone()))).unwrap();
             f64::from(loss(&model).into_scalar::<f32>())
         };
-        let found = (moved(1.0) - moved(-1.0)) / 2e-2;
-        assert!((found - length).abs() < 0.02 * length + 2e-4, "{name}: {found} by differences, {length} by gradient");
+        let found = (moved(1.0) - moved(-1.0)) / 6e-3;
+        assert!((found - length).abs() < 0.02 * length + 3e-4, "{name}: {found} by differences, {length} by gradient");
     }
 }
 
@@ -337,7 +337,7 @@ fn every_parameter_of_a_vision_transformer_gets_its_gradient() {
     let device = Device::flex().autodiff();
     let model = danlu_models::VitClassifier::new(&config, 3, &device).unwrap();
     let kept = [0, 1, 3, 0, 2, 3].into();
-    check_gradients(&model, |model| model.logits(waves(2, 64, &device), Some(&kept)).sin().sum());
+    check_gradients(&model, |model| (model.logits(waves(2, 64, &device), Some(&kept)) * 5.0).sin().sum());
 }
 
 /// What the autoencoder does with patches: the encoder sees those that are kept and the loss asks for the others; read back it is the same,

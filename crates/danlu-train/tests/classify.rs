@@ -321,7 +321,7 @@ fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
     let dir = tempfile::tempdir().unwrap();
     let set = std::sync::Arc::new(pictures(dir.path()));
     let config = VitConfig { labels: set.classes.clone(), ..VitConfig::new([1, 12, 12], 4, 32, 2) };
-    let rates = "[optimizer]\nkind = 'muon'\nrate = 0.004\nembedding_rate = 0.004\nmuon_rate = 0.01\n[model]\nkind = 'vit'\n[budget]\nsteps = 100\n";
+    let rates = "[optimizer]\nkind = 'muon'\nrate = 0.004\nembedding_rate = 0.004\nmuon_rate = 0.03\n[model]\nkind = 'vit'\n[budget]\nsteps = 150\n";
     let recipe = picture_recipe(&format!(
         "operations = 1\nmagnitude = 0.2\nerase = 0.2\nsmoothing = 0.05\n[vit]\nkeep = 0.67\n{rates}[objective]\nkind = 'image-classify'"
     ));
@@ -338,7 +338,7 @@ fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
     let plan = resolve_examples(&recipe, Outline::from(&config), &PICTURES, config.flops(), 1e11).unwrap();
     let objective = MaskedImage::new(&plan, set.clone(), Scale::of(&set.train), config.kept()).unwrap();
     assert_eq!(objective.show(&objective.batch(0).unwrap()).unwrap().with_loss(), 5);
-    // Who says the mean of all values everywhere is wrong by their variance, which is one.
-    let measure = exact(&plan, &objective, |device| Mae::new(&config, 5, device));
-    assert!(measure.value < 0.7, "{measure}");
+    let before = objective.measure(&Mae::new(&config, 5, &Device::flex().autodiff()).unwrap(), 40).unwrap();
+    let after = exact(&plan, &objective, |device| Mae::new(&config, 5, device));
+    assert!(after.value < 0.6 * before.value, "{before} to {after}");
 }
