@@ -251,10 +251,8 @@ fn words_become_vectors_that_are_looked_at_and_exchanged() {
     check(&["generate", "whole", "--prompt", "a"], "word2vec");
 }
 
-/// A folder for each class: planned, learned, killed and gone on with, kept, and asked about a file.
-#[test]
-fn pictures_are_learned_and_named() {
-    let home = Home::new();
+/// Dark and light pictures, and one that is none.
+fn pictures(home: &Home) -> PathBuf {
     let dir = home.dir.path().join("pictures");
     for (class, level) in [("dark", 40u8), ("light", 190)] {
         fs::create_dir_all(dir.join(class)).unwrap();
@@ -265,6 +263,14 @@ fn pictures_are_learned_and_named() {
         }
     }
     fs::write(dir.join("dark/broken.png"), "not a picture").unwrap();
+    dir
+}
+
+/// A folder for each class: planned, learned, killed and gone on with, kept, and asked about a file.
+#[test]
+fn pictures_are_learned_and_named() {
+    let home = Home::new();
+    let dir = pictures(&home);
     let recipe = format!(
         "name = \"pictures\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[model]\nkind = \"lenet\"\n[lenet]\nchannels = [4, 6]\n\
          hidden = [12]\n[objective]\nkind = \"image-classify\"\n[image]\nshift = 1\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.01\n\
@@ -362,4 +368,44 @@ fn pictures_are_drawn_and_judged() {
         home.expect(3, &["train", &recipe, "--run", "bad", "--set", "model.from=whole", "--set", "model.kind=gan"])
             .contains("form")
     );
+}
+
+/// An encoder learns without labels, a classifier starts from it, and its folder is taken in again.
+#[test]
+fn a_vision_transformer_starts_from_a_masked_autoencoder() {
+    let home = Home::new();
+    let dir = pictures(&home);
+    let common = format!(
+        "[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[image]\nflip = true\nshift = 1\n[model]\nkind = \"vit\"\n[batch]\nexamples = 8\n\
+         [optimizer]\nrate = 0.003\n[eval]\nevery = 100000\n[sample]\nevery = 0\n"
+    );
+    let shape = "model.layers=2 model.hidden=32 model.heads=2 model.intermediate=64";
+    let given = |more: &str| -> Vec<String> { format!("{shape} {more}").split(' ').map(String::from).collect() };
+    let train = |path: &str, code: i32, more: &str| {
+        let given = given(more);
+        let set = given.iter().flat_map(|one| ["--set", one.as_str()]);
+        home.expect(code, &["train", path].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    let mae =
+        home.write("mae.toml", &format!("name = \"mae\"\n{common}[objective]\nkind = \"masked-image\"\n[budget]\nsteps = 40\n"));
+    let text = train(&mae, 0, "mae.layers=1");
+    for part in ["16×16", "squared error of hidden values", "model.from=mae@1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let vit = home.write(
+        "vit.toml",
+        &format!("name = \"vit\"\n{common}[vit]\nkeep = 0.75\n[objective]\nkind = \"image-classify\"\n[budget]\nsteps = 150\n"),
+    );
+    let text = train(&vit, 0, "model.from=mae");
+    for part in ["12 of 16 patches seen", "of pictures named right", "danlu classify vit@1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let light = dir.join("light/3.png").display().to_string();
+    assert!(home.expect(0, &["classify", "vit", &light]).starts_with("light"));
+    let folder = home.dir.path().join("models/vit@1").display().to_string();
+    home.expect(0, &["models", "import", &folder, "--name", "again"]);
+    assert_eq!(home.expect(0, &["classify", "again", &light]), home.expect(0, &["classify", "vit", &light]));
+    assert!(home.expect(3, &["classify", "mae", &light]).contains("model.from"));
+    assert!(train(&vit, 3, "model.from=mae model.kind=lenet").contains("lenet"));
+    assert!(train(&mae, 3, "mae.mask=0.99").contains("mask_ratio"));
 }

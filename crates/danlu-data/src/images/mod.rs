@@ -6,6 +6,8 @@
 mod augment;
 mod folder;
 mod idx;
+mod operations;
+mod patches;
 mod sheet;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ use crate::chat::held_out_lots;
 use crate::hash;
 
 pub use augment::{Augment, Scale};
+pub use patches::drawn_patches;
 pub use sheet::sheet;
 
 /// The most bytes that all pictures together may have once they are decoded.

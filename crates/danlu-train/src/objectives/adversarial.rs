@@ -11,7 +11,7 @@ use danlu_data::sampler::shuffled;
 use danlu_eval::{Better, Features, Measure, Unit, interval};
 use danlu_models::{Discriminator, Gan, Generator, Lenet, noise};
 
-use super::image_classify::pictures_of;
+use super::image_classify::{augment, device_of, pictures_of};
 use super::{Loss, Moved, Objective, Sample, Shown};
 use crate::auto::Plan;
 use crate::recipe::GanLoss;
@@ -111,7 +111,7 @@ impl Adversarial {
         ensure!(set.held_out.len() > 1, "no pictures are held out to measure with; raise `data.held_out` or give more of them");
         ensure!(plan.rows == plan.micro_rows, "an update goes through in one piece, since norms are of its whole batch");
         Ok(Self {
-            augment: Augment { shift: recipe.image.shift, flip: recipe.image.flip, seed: recipe.seed },
+            augment: augment(&recipe.image, recipe.seed),
             loss: spec.loss,
             spectral: spec.spectral_norm,
             latent: spec.latent,
@@ -176,10 +176,6 @@ fn numbers(x: Tensor<2>) -> Result<Vec<f32>> {
 
 fn number(x: &Tensor<1>) -> f64 {
     f64::from(x.clone().inner().into_scalar::<f32>())
-}
-
-fn device_of(model: &impl Module) -> Device {
-    model.devices().into_iter().next().unwrap_or_default()
 }
 
 /// The share of scores that say a picture is real.

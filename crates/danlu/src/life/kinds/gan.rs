@@ -9,13 +9,13 @@ use burn::tensor::{Device, Tensor, TensorData};
 use danlu_data::Progress;
 use danlu_data::images::{ImageSet, Scale};
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::{Gan, GanConfig, GanForm, folder, noise};
+use danlu_models::{Gan, GanConfig, GanForm, PictureClassifier, PictureConfig, folder, noise};
 use danlu_registry::ModelId;
 use danlu_train::objectives::adversarial::{Adversarial, Judge, settled};
 use danlu_train::recipe::{ModelKind, OptimizerKind};
 use danlu_train::{Examples, Outline, Plan, Recipe, Summary, auto, check_base};
 
-use super::pictures::{note, read};
+use super::pictures::read;
 use super::{Curve, DataRecord, Kind};
 use crate::life::export::{Export, agree, finite};
 use crate::life::prepare;
@@ -48,7 +48,7 @@ impl Game {
             _ => anyhow::bail!("`objective.kind` is \"gan\": give `model.kind = \"gan\"` or \"dcgan\""),
         };
         ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for models of text; both networks of a gan move");
-        let set = read(home, &recipe, progress)?;
+        let (set, data) = read(home, &recipe, progress)?;
         let picture = [set.train.channels, set.train.height, set.train.width];
         let config = match recipe.model.from.as_deref() {
             Some(from) => {
@@ -80,9 +80,7 @@ impl Game {
             // What cannot be used is better known before the first step.
             judge(&spec.judge, &set)?;
         }
-        note(home, &recipe.name, &set, progress)?;
         let plan = planned(&recipe, &config, set.train.len())?;
-        let data = vec![DataRecord { name: recipe.data.sources.join("+"), manifest_hash: set.hash() }];
         Ok(Self { data, set: Arc::new(set), config, plan })
     }
 
@@ -98,8 +96,12 @@ impl Game {
 
 fn judge(from: &str, set: &ImageSet) -> Result<Judge> {
     let load = || -> Result<Judge> {
-        let (lenet, config) = folder::load_lenet(Path::new(from), &danlu_ops::device())?;
-        Judge::new(lenet, Scale { mean: config.image_mean, deviation: config.image_std }, set)
+        match folder::load_picture_classifier(Path::new(from), &danlu_ops::device())? {
+            (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config)) => {
+                Judge::new(lenet, Scale { mean: config.image_mean, deviation: config.image_std }, set)
+            }
+            (_, config) => anyhow::bail!("it holds a {}; pictures are compared by the features of a lenet", config.model_type()),
+        }
     };
     load().context("`gan.judge` cannot be used")
 }

@@ -19,6 +19,8 @@ const MILESTONES: &[(&str, &str)] = &[
     ("2018-gpt", include_str!("../../../../../recipes/2018-gpt.toml")),
     ("2018-gpt-task", include_str!("../../../../../recipes/2018-gpt-task.toml")),
     ("2018-bert", include_str!("../../../../../recipes/2018-bert.toml")),
+    ("2020-vit", include_str!("../../../../../recipes/2020-vit.toml")),
+    ("2021-mae", include_str!("../../../../../recipes/2021-mae.toml")),
 ];
 
 /// What a model that is there already is asked, without training it.
