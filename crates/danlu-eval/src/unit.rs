@@ -33,6 +33,7 @@ pub struct Measure {
     #[serde(serialize_with = "name")]
     pub unit: Unit,
     pub value: f64,
+    /// Not a number where the measure has no interval.
     pub low: f64,
     pub high: f64,
     /// Documents, examples, pairs, prompts: what was sampled independently.
@@ -59,11 +60,12 @@ pub struct Limits {
 
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "{:.4} {} (95 % interval {:.4} to {:.4}; {} items",
-            self.value, self.unit.label, self.low, self.high, self.items
-        )?;
+        write!(f, "{:.4} {} (", self.value, self.unit.label)?;
+        // A distance between two sets has none.
+        if self.low.is_finite() && self.high.is_finite() {
+            write!(f, "95 % interval {:.4} to {:.4}; ", self.low, self.high)?;
+        }
+        write!(f, "{} items", self.items)?;
         if self.bytes > 0 {
             write!(f, ", {} bytes", self.bytes)?;
         }

@@ -36,7 +36,7 @@ pub(crate) fn indices(seed: u64, name: &str, end: usize, count: usize) -> Vec<us
 }
 
 /// Box and Muller's transform: two normal values from two uniform ones.
-fn normal(rng: &mut ChaCha8Rng, deviation: f64, count: usize) -> Vec<f32> {
+pub(crate) fn normal(rng: &mut ChaCha8Rng, deviation: f64, count: usize) -> Vec<f32> {
     let mut values = Vec::with_capacity(count + 1);
     while values.len() < count {
         // In (0, 1], so that the logarithm is finite.

@@ -46,7 +46,7 @@ pub struct Filters {
 }
 
 impl Filters {
-    fn new(shape: &Convolution, device: &Device) -> Self {
+    pub(crate) fn new(shape: &Convolution, device: &Device) -> Self {
         let [rows, columns] = shape.kernel;
         Self {
             weight: placeholder([shape.outputs, shape.input.channels, rows, columns], device),

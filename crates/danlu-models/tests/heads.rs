@@ -183,8 +183,48 @@ fn an_encoder_is_read_back_with_the_heads_it_has() {
 
 /// Both forms of LeNet, of grey and of coloured pictures: read back it gives the same, and every parameter is trained.
 #[test]
+fn generators_are_read_back_with_their_discriminators() {
+    use danlu_models::{Gan, GanConfig, GanForm, noise};
+    for (form, spectral) in [(GanForm::Mlp, true), (GanForm::Dcgan, false), (GanForm::Dcgan, true)] {
+        let config = GanConfig::new(form, [3, 8, 12], 5, &[6, 4], spectral);
+        let device = Device::flex();
+        let gan = Gan::new(&config, 3, &device).unwrap();
+        let rows = |count: usize| {
+            let values = burn::tensor::TensorData::new(noise(1, 0, count, 5), [count, 5]);
+            Tensor::<2>::from_data(values, &device)
+        };
+        let dir = tempfile::tempdir().unwrap();
+        if form == GanForm::Dcgan {
+            let error = folder::save_gan(&gan, &config, dir.path()).unwrap_err().to_string();
+            assert!(error.contains("settle"), "{error}");
+        }
+        let gan = Gan { generator: gan.generator.settled(rows(64)), ..gan };
+        let both = |gan: &Gan| {
+            let drawn = gan.generator.forward(rows(4));
+            let scores = gan.discriminator.scorer().scores(drawn.clone());
+            [numbers(drawn), numbers(scores)].concat()
+        };
+        let expected = both(&gan);
+        assert_eq!(expected.len(), 4 * 3 * 8 * 12 + 4);
+        folder::save_gan(&gan, &config, dir.path()).unwrap();
+        assert!(folder::is_gan(dir.path()).unwrap() && folder::picture_kind(dir.path()).unwrap().is_none());
+        let (read, found) = folder::load_gan(dir.path(), &device).unwrap();
+        assert_eq!(found, config);
+        assert_eq!(both(&read), expected);
+        // Without the statistics it is what is trained: the fresh model's parameters, name by name.
+        let names = |gan: &Gan| names_and_shapes(gan);
+        assert_eq!(names(&read.unsettled()), names(&Gan::new(&config, 3, &device).unwrap()));
+        let mut file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+        file["latent_size"] = serde_json::json!(7);
+        std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();
+        let error = format!("{:#}", folder::load_gan(dir.path(), &device).unwrap_err());
+        assert!(error.contains("generator.layers.0.weight") && error.contains("shape"), "{error}");
+    }
+}
+
+#[test]
 fn lenets_are_read_back_as_they_were_written() {
-    use danlu_models::{Lenet, LenetConfig, LenetForm};
+    use danlu_models::{Lenet, LenetConfig, LenetForm, PictureClassifier, PictureConfig};
     for (form, picture) in [(LenetForm::Paper, [1, 28, 28]), (LenetForm::Modern, [3, 20, 24])] {
         let labels = ["cat", "dog", "bird"].map(String::from).into();
         let mut config = LenetConfig::new(form, picture, &[4, 6], &[10], labels);
@@ -192,12 +232,9 @@ fn lenets_are_read_back_as_they_were_written() {
         config.image_std = vec![0.5; picture[0]];
         let device = Device::flex();
         let lenet = Lenet::new(&config, 3, &device).unwrap();
-        let count: usize = names_and_shapes(&lenet).iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-        assert_eq!(count as u64, config.parameters());
-        let values: Vec<f32> = (0..2 * lenet.picture().len()).map(|i| (i as f32 * 0.37).sin()).collect();
-        let pictures = |device: &Device| {
-            Tensor::<2>::from_data(burn::tensor::TensorData::new(values.clone(), [2, lenet.picture().len()]), device)
-        };
+        assert_eq!(count(&lenet), config.parameters());
+        let each = lenet.picture().len();
+        let pictures = |device: &Device| waves(2, each, device);
         let expected = lenet.logits(pictures(&device));
         assert_eq!(expected.dims(), [2, 3]);
         assert_eq!(lenet.features(pictures(&device)).dims(), [2, 10]);
@@ -205,16 +242,17 @@ fn lenets_are_read_back_as_they_were_written() {
         assert!(expected.iter().all(|x| x.is_finite()) && gap(&expected[..3], &expected[3..]) > 1e-4, "{expected:?}");
 
         let dir = tempfile::tempdir().unwrap();
-        folder::save_lenet(&lenet, &config, dir.path()).unwrap();
-        assert!(folder::is_lenet(dir.path()).unwrap());
-        let (read, found) = folder::load_lenet(dir.path(), &device).unwrap();
-        assert_eq!(found, config);
+        let of_any = PictureConfig::Lenet(config.clone());
+        folder::save_picture_classifier(&PictureClassifier::Lenet(lenet), &of_any, dir.path()).unwrap();
+        assert_eq!(folder::picture_kind(dir.path()).unwrap(), Some("lenet"));
+        let (read, found) = folder::load_picture_classifier(dir.path(), &device).unwrap();
+        assert_eq!(found, of_any);
         assert_eq!(numbers(read.logits(pictures(&device))), expected);
         let mut file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
         assert_eq!(file["id2label"]["2"], "bird");
         file["channels"] = serde_json::json!([4, 7]);
         std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();
-        let error = format!("{:#}", folder::load_lenet(dir.path(), &device).unwrap_err());
+        let error = format!("{:#}", folder::load_picture_classifier(dir.path(), &device).unwrap_err());
         assert!(error.contains("convolutions.1.weight") && error.contains("shape"), "{error}");
 
         let device = device.autodiff();
@@ -226,4 +264,174 @@ fn lenets_are_read_back_as_they_were_written() {
             assert!(gradient.square().sum().into_scalar::<f32>() > 0.0);
         }
     }
+}
+
+/// How many values a module's parameters have.
+fn count(module: &impl Module) -> u64 {
+    names_and_shapes(module).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).sum()
+}
+
+/// Made-up pictures.
+fn waves(count: usize, each: usize, device: &Device) -> Tensor<2> {
+    let values: Vec<f32> = (0..count * each).map(|i| (i as f32 * 0.37).sin() + (i as f32 * 0.011).cos()).collect();
+    Tensor::from_data(burn::tensor::TensorData::new(values, [count, each]), device)
+}
+
+fn vit_config(picture: [usize; 3]) -> danlu_models::VitConfig {
+    let labels = ["cat", "dog", "bird"].map(String::from).into();
+    let base = danlu_models::VitConfig::new(picture, 4, 32, 2);
+    danlu_models::VitConfig { labels, image_mean: vec![0.25; picture[0]], image_std: vec![0.3; picture[0]], ..base }
+}
+
+/// A Vision Transformer of grey and of coloured pictures: read back it gives the same, what it says of a picture does not depend on those
+/// beside it, and all patches kept is none left out.
+#[test]
+fn vision_transformers_are_read_back_and_see_the_patches_that_are_kept() {
+    use danlu_models::{PictureClassifier, PictureConfig, VitClassifier, VitConfig};
+    for picture in [[1, 12, 12], [3, 8, 16]] {
+        let (config, device) = (vit_config(picture), Device::flex());
+        let model = VitClassifier::new(&config, 3, &device).unwrap();
+        assert_eq!(count(&model), config.parameters());
+        let patches = model.vit.patches();
+        let pictures = waves(2, model.vit.picture().len(), &device);
+        let expected = numbers(model.logits(pictures.clone(), None));
+        assert!(expected.iter().all(|x| x.is_finite()) && gap(&expected[..3], &expected[3..]) > 1e-5, "{expected:?}");
+        let alone = numbers(model.logits(pictures.clone().narrow(0, 1, 1), None));
+        assert!(gap(&alone, &expected[3..]) < 1e-5, "a picture sees the one beside it");
+        let all = (0..2).flat_map(|_| 0..patches as u32).collect();
+        assert!(gap(&numbers(model.logits(pictures.clone(), Some(&all))), &expected) < 1e-6);
+        // The last layer that finishes one token only gives what it would give of all.
+        let (states, wholes) = (model.vit.states(pictures.clone(), None), numbers(model.vit.wholes(pictures.clone(), None)));
+        let firsts = numbers(Tensor::cat(vec![states.clone().narrow(0, 0, 1), states.narrow(0, patches + 1, 1)], 0));
+        assert!(gap(&firsts, &wholes) < 1e-4);
+        // What is not kept is not seen: of two pictures that differ in the last patch alone, and of which it is left out.
+        let mut other = numbers(pictures.clone().narrow(0, 0, 1));
+        *other.last_mut().unwrap() += 3.0;
+        let other = Tensor::<2>::from_data(burn::tensor::TensorData::new(other, [1, model.vit.picture().len()]), &device);
+        let both = Tensor::cat(vec![pictures.clone().narrow(0, 0, 1), other], 0);
+        let few = (0..2).flat_map(|_| [0, 2]).collect();
+        let of_few = numbers(model.logits(both.clone(), Some(&few)));
+        assert!(gap(&of_few[..3], &of_few[3..]) < 1e-6);
+        let of_all = numbers(model.logits(both, None));
+        assert!(gap(&of_all[..3], &of_all[3..]) > 1e-5);
+
+        let dir = tempfile::tempdir().unwrap();
+        let of_any = PictureConfig::Vit(config.clone());
+        folder::save_picture_classifier(&PictureClassifier::Vit(model), &of_any, dir.path()).unwrap();
+        let (read, found) = folder::load_picture_classifier(dir.path(), &device).unwrap();
+        assert_eq!(found, of_any);
+        assert_eq!(numbers(read.logits(pictures.clone())), expected);
+        assert_eq!(folder::load_vit(dir.path(), &device).unwrap().1, config);
+        let file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+        assert_eq!(file["architectures"][0], "ViTForImageClassification");
+        assert_eq!(file["id2label"]["2"], "bird");
+        // A folder without its own scale reads values from -1 to 1.
+        std::fs::remove_file(dir.path().join("preprocessor_config.json")).unwrap();
+        let (_, found) = folder::load_picture_classifier(dir.path(), &device).unwrap();
+        let usual = VitConfig { image_mean: vec![0.5; picture[0]], image_std: vec![0.5; picture[0]], ..config };
+        assert_eq!(found, PictureConfig::Vit(usual));
+    }
+}
+
+/// The gradients of a loss of a tiny network are those that finite differences find: along each parameter's own gradient, where the
+/// difference is largest.
+fn check_gradients<M: Module>(model: &M, loss: impl Fn(&M) -> Tensor<1>) {
+    use danlu_models::names::fill_some;
+    let mut gradients = Gradients { found: loss(model).backward(), all: vec![] };
+    model.visit(&mut gradients);
+    let names = names_and_shapes(model);
+    assert_eq!(gradients.all.len(), names.len());
+    for ((name, _), gradient) in names.iter().zip(&gradients.all) {
+        let length = gradient.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        assert!(length > 1e-7, "{name} gets no gradient");
+        let step = 3e-3 / length;
+        let moved = |sign: f64| {
+            let values = danlu_models::to_named(model).unwrap();
+            let values = &values.iter().find(|(known, _)| known == name).unwrap().1;
+            let values: Vec<f32> =
+                values.iter::<f32>().zip(gradient).map(|(x, g)| x + (sign * step * f64::from(*g)) as f32).collect();
+            let model = fill_some(model.clone(), |known, _| Ok((known == name).then(|| values.clone()))).unwrap();
+            f64::from(loss(&model).into_scalar::<f32>())
+        };
+        let found = (moved(1.0) - moved(-1.0)) / 6e-3;
+        assert!((found - length).abs() < 0.02 * length + 3e-4, "{name}: {found} by differences, {length} by gradient");
+    }
+}
+
+struct Gradients {
+    found: burn::tensor::Gradients,
+    all: Vec<Vec<f32>>,
+}
+
+impl burn::module::ModuleVisitor for Gradients {
+    fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+        let gradient = param.val().grad(&self.found);
+        self.all.push(gradient.map_or(vec![], |gradient| gradient.into_data().iter::<f32>().collect()));
+    }
+}
+
+#[test]
+fn every_parameter_of_a_vision_transformer_gets_its_gradient() {
+    // A bias of the keys moves all that a query sees alike, which softmax does not notice.
+    let config = danlu_models::VitConfig { qkv_bias: false, ..vit_config([1, 8, 8]) };
+    let device = Device::flex().autodiff();
+    let model = danlu_models::VitClassifier::new(&config, 3, &device).unwrap();
+    let kept = [0, 1, 3, 0, 2, 3].into();
+    check_gradients(&model, |model| (model.logits(waves(2, 64, &device), Some(&kept)) * 5.0).sin().sum());
+}
+
+/// What the autoencoder does with patches: the encoder sees those that are kept and the loss asks for the others; read back it is the same,
+/// and its encoder is found by whoever starts from it.
+#[test]
+fn masked_autoencoders_tell_what_they_do_not_see() {
+    use danlu_models::{Mae, MaeConfig};
+    let vit = danlu_models::VitConfig { labels: vec![], qkv_bias: false, ..vit_config([1, 8, 12]) };
+    let config = MaeConfig { mask_ratio: 0.5, ..MaeConfig::new(vit, 16, 1) };
+    let device = Device::flex();
+    let mae = Mae::new(&config, 3, &device).unwrap();
+    assert_eq!(count(&mae), config.parameters());
+    assert_eq!(config.kept(), 3);
+    let pictures = waves(2, 96, &device);
+    let kept = [0, 2, 5, 1, 2, 3].into();
+    let losses = mae.losses(pictures.clone(), &kept);
+    let mean = mae.loss(pictures.clone(), &kept).into_scalar::<f32>();
+    assert!(losses.len() == 2 && ((losses[0] + losses[1]) / 2.0 - mean).abs() < 1e-5, "{losses:?} {mean}");
+    let (told, are) = mae.told(pictures.clone(), &kept);
+    assert_eq!((told.dims(), are.dims()), ([6, 16], [6, 16]));
+    // Normalized: each patch has mean 0 and, over 15, a sum of squares of 1.
+    for row in numbers(are).chunks(16) {
+        let (mean, squares) = (row.iter().sum::<f32>() / 16.0, row.iter().map(|x| x * x).sum::<f32>() / 15.0);
+        assert!(mean.abs() < 1e-4 && (squares - 1.0).abs() < 1e-3, "{mean} {squares}");
+    }
+    // The first patch that is hidden in the second picture is its first, pixel after pixel.
+    let plain = Mae::new(&MaeConfig { norm_pix_loss: false, ..config.clone() }, 3, &device).unwrap();
+    let (first, second) = (numbers(plain.told(pictures.clone(), &kept).1), numbers(pictures.clone().narrow(0, 1, 1)));
+    let patch: Vec<f32> = (0..16).map(|i| second[i / 4 * 12 + i % 4]).collect();
+    assert_eq!(first[3 * 16..4 * 16], patch);
+    // What is hidden changes what is asked, and nothing that is told.
+    let mut changed = numbers(pictures.clone().narrow(0, 0, 1));
+    changed[4] += 2.0;
+    let changed = Tensor::<2>::from_data(burn::tensor::TensorData::new(changed, [1, 96]), &device);
+    let alone = [0, 2, 5].into();
+    let of = |pictures: Tensor<2>| {
+        let (told, are) = plain.told(pictures, &alone);
+        (numbers(told), numbers(are))
+    };
+    let (before, after) = (of(pictures.clone().narrow(0, 0, 1)), of(changed));
+    assert!(gap(&before.0, &after.0) < 1e-6 && gap(&before.1, &after.1) > 1.0);
+
+    let dir = tempfile::tempdir().unwrap();
+    folder::save_mae(&mae, &config, dir.path()).unwrap();
+    let (read, found) = folder::load_mae(dir.path(), &device).unwrap();
+    assert_eq!(found, config);
+    assert_eq!(read.losses(pictures.clone(), &kept), losses);
+    let (vit, of_vit) = folder::load_vit(dir.path(), &device).unwrap();
+    assert_eq!((of_vit, names_and_shapes(&vit)), (config.vit.clone(), names_and_shapes(&mae.vit)));
+    assert_eq!(numbers(vit.states(pictures.clone(), None)), numbers(mae.vit.states(pictures, None)));
+    let error = format!("{:#}", folder::load_picture_classifier(dir.path(), &device).unwrap_err());
+    assert!(error.contains("model.from"), "{error}");
+
+    let device = Device::flex().autodiff();
+    let mae = Mae::new(&config, 3, &device).unwrap();
+    check_gradients(&mae, |mae| mae.loss(waves(2, 96, &device), &kept));
 }

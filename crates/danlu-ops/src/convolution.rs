@@ -156,8 +156,33 @@ simd_fn! {
     }
 }
 
+/// Fills each plane of an image with its channel's value.
+pub(crate) fn fill_planes(image: &mut [f32], channels: &[f32]) {
+    let plane = image.len() / channels.len();
+    image.chunks_exact_mut(plane).zip(channels).for_each(|(plane, value)| plane.fill(*value));
+}
+
+/// Adds the sum of each plane of an image to that of its channel: the gradient of a bias.
+pub(crate) fn add_planes(sums: &mut [f32], image: &[f32], plane: usize) {
+    sums.iter_mut().zip(image.chunks_exact(plane)).for_each(|(sum, plane)| *sum += total(Isa::current(), plane));
+}
+
+/// Sums over images `0..count`, each `width` long, to which `add(sums, image)` adds one image's part. Which images a share has depends on
+/// their number alone, and shares are added up in their order.
+pub(crate) fn sum_over_images(count: usize, width: usize, add: impl Fn(&mut [f32], usize) + Sync) -> Buffer {
+    let share = count.div_ceil(SHARES).max(1);
+    let mut partial = Buffer::new(count.div_ceil(share) * width);
+    for_each_piece([&mut partial], [width], |i, [sums]| {
+        sums.fill(0.0);
+        (i * share..count.min((i + 1) * share)).for_each(|image| add(sums, image));
+    });
+    let mut sums = Buffer::new(width);
+    sum_rows(&mut sums, &partial);
+    sums
+}
+
 /// What the passes over images share.
-struct Geometry<'a> {
+pub(crate) struct Geometry<'a> {
     shape: &'a Convolution,
     output: Planes,
     /// Rows of the output whose columns are unfolded at once.
@@ -165,7 +190,7 @@ struct Geometry<'a> {
 }
 
 impl<'a> Geometry<'a> {
-    fn new(shape: &'a Convolution) -> Self {
+    pub(crate) fn new(shape: &'a Convolution) -> Self {
         let output = shape.output();
         let rows = (COLUMNS / (shape.depth() * output.width).max(1)).clamp(1, output.height);
         Self { shape, output, rows }
@@ -181,9 +206,9 @@ impl<'a> Geometry<'a> {
         });
     }
 
-    fn forward(&self, y: &mut [f32], image: &[f32], weight: &[f32], bias: &[f32]) {
+    /// Adds the convolution of an image to `y`.
+    pub(crate) fn forward(&self, y: &mut [f32], image: &[f32], weight: &[f32]) {
         let (depth, outputs, plane, width) = (self.shape.depth(), self.shape.outputs, self.output.plane(), self.output.width);
-        y.chunks_exact_mut(plane).zip(bias).for_each(|(plane, bias)| plane.fill(*bias));
         self.for_each_block(|first, rows, columns| {
             unfold(Isa::current(), columns, image, self.shape, width, first, rows);
             gemm_here(
@@ -196,11 +221,9 @@ impl<'a> Geometry<'a> {
         });
     }
 
-    /// Adds to the gradients of the weight and the bias, which lie one after the other in `sums`, where they are wanted.
-    fn weight_gradient(&self, sums: &mut [f32], image: &[f32], dy: &[f32]) {
+    /// Adds to the gradient of the weight.
+    pub(crate) fn weight_gradient(&self, dw: &mut [f32], image: &[f32], dy: &[f32]) {
         let (depth, outputs, plane, width) = (self.shape.depth(), self.shape.outputs, self.output.plane(), self.output.width);
-        let (dw, db) = sums.split_at_mut(outputs * depth);
-        db.iter_mut().zip(dy.chunks_exact(plane)).for_each(|(db, dy)| *db += total(Isa::current(), dy));
         self.for_each_block(|first, rows, columns| {
             unfold(Isa::current(), columns, image, self.shape, width, first, rows);
             gemm_here(
@@ -213,9 +236,9 @@ impl<'a> Geometry<'a> {
         });
     }
 
-    fn input_gradient(&self, dx: &mut [f32], dy: &[f32], weight: &[f32]) {
+    /// Adds the gradient of an image to `dx`.
+    pub(crate) fn input_gradient(&self, dx: &mut [f32], dy: &[f32], weight: &[f32]) {
         let (depth, outputs, plane, width) = (self.shape.depth(), self.shape.outputs, self.output.plane(), self.output.width);
-        dx.fill(0.0);
         self.for_each_block(|first, rows, columns| {
             gemm_here(
                 MatMut::row_major(columns, depth, rows * width),
@@ -241,7 +264,8 @@ impl Operation<3> for Convolution {
         time(Part::Gemm, || {
             let (weight, bias) = (values(&weight), values(&bias));
             for_each_piece([&mut y], [of_image], |i, [y]| {
-                geometry.forward(y, &images[i * self.input.len()..][..self.input.len()], weight, bias);
+                fill_planes(y, bias);
+                geometry.forward(y, &images[i * self.input.len()..][..self.input.len()], weight);
             });
         });
         (y.into_tensor([count, of_image]), needed.contains(&true).then_some([x, weight]))
@@ -258,24 +282,18 @@ impl Operation<3> for Convolution {
             if needed[0] {
                 let mut dx = Buffer::new(count * of_input);
                 for_each_piece([&mut dx], [of_input], |i, [dx]| {
+                    dx.fill(0.0);
                     geometry.input_gradient(dx, &dy[i * of_output..][..of_output], kernel);
                 });
                 gradients[0] = Some(dx.into_tensor([count, of_input]));
             }
             if needed[1] || needed[2] {
-                // Which images a share has depends on their number alone, and shares are added up in their order.
-                let share = count.div_ceil(SHARES).max(1);
-                let each = weights + self.outputs;
-                let mut partial = Buffer::new(count.div_ceil(share) * each);
-                for_each_piece([&mut partial], [each], |i, [sums]| {
-                    sums.fill(0.0);
-                    for image in i * share..count.min((i + 1) * share) {
-                        let (x, dy) = (&images[image * of_input..][..of_input], &dy[image * of_output..][..of_output]);
-                        geometry.weight_gradient(sums, x, dy);
-                    }
+                let sums = sum_over_images(count, weights + self.outputs, |sums, image| {
+                    let (x, dy) = (&images[image * of_input..][..of_input], &dy[image * of_output..][..of_output]);
+                    let (dw, db) = sums.split_at_mut(weights);
+                    add_planes(db, dy, geometry.output.plane());
+                    geometry.weight_gradient(dw, x, dy);
                 });
-                let mut sums = Buffer::new(each);
-                sum_rows(&mut sums, &partial);
                 if needed[1] {
                     let shape = [self.outputs, self.input.channels, self.kernel[0], self.kernel[1]];
                     gradients[1] = Some(Buffer::copy_of(&sums[..weights]).into_tensor(shape));

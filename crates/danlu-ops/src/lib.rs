@@ -9,6 +9,7 @@ mod again;
 mod attention;
 mod attention_cached;
 mod attention_paged;
+mod batch_norm;
 mod before;
 mod blocks;
 mod bridge;
@@ -43,6 +44,7 @@ mod rows;
 mod scalars;
 mod segments;
 mod swiglu;
+mod transposed;
 mod unit;
 mod word2vec;
 
@@ -51,6 +53,7 @@ use std::sync::Arc;
 pub use attention::{attention, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
+pub use batch_norm::{batch_norm, channel_statistics, fixed_norm};
 pub use before::Before;
 pub use blocks::{block_values, embedding_in_blocks};
 pub use buffer::{pool_bytes, release_buffers};
@@ -83,7 +86,8 @@ pub use rope::Rope;
 pub use scalars::{Scalar, read_scalars};
 pub use segments::Segments;
 pub use swiglu::swiglu;
-pub use unit::{relu, tanh};
+pub use transposed::transposed_convolution;
+pub use unit::{leaky_relu, relu, tanh};
 pub use word2vec::{Form, Moved, Windows, negative_sampling, negative_sampling_losses, negative_sampling_step};
 
 /// Token ids, shared.

@@ -13,6 +13,8 @@ use crate::rows::for_each_piece;
 
 /// Elements in a piece of work.
 const PIECE: usize = 1 << 15;
+/// What is left of an element below zero: that of Radford et al. 2015.
+const LEAK: f32 = 0.2;
 
 /// The hyperbolic tangent of each element.
 pub fn tanh(x: Tensor<2>) -> Tensor<2> {
@@ -24,10 +26,17 @@ pub fn relu(x: Tensor<2>) -> Tensor<2> {
     unit(x, Kind::Relu)
 }
 
+/// The leaky rectified linear unit (Maas et al. 2013): each element, or a fifth of it where it is below zero, so that a network that judges
+/// another always has a gradient to give it.
+pub fn leaky_relu(x: Tensor<2>) -> Tensor<2> {
+    unit(x, Kind::LeakyRelu)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Tanh,
     Relu,
+    LeakyRelu,
 }
 
 fn unit(x: Tensor<2>, kind: Kind) -> Tensor<2> {
@@ -44,6 +53,7 @@ pub(crate) fn plain(x: Tensor<2>, kind: Kind) -> Tensor<2> {
     match kind {
         Kind::Tanh => wide(x).tanh().cast(narrow),
         Kind::Relu => activation::relu(x),
+        Kind::LeakyRelu => activation::leaky_relu(x, f64::from(LEAK)),
     }
 }
 
@@ -56,6 +66,10 @@ simd_fn! {
         y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x < 0.0 { 0.0 } else { x });
     }
 
+    fn leaky_relu_of(y: &mut [f32], x: &[f32]) {
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x < 0.0 { LEAK * x } else { x });
+    }
+
     /// Turns gradients of the outputs into those of the inputs.
     fn tanh_backward(dy: &mut [f32], y: &[f32]) {
         dy.iter_mut().zip(y).for_each(|(dy, &y)| *dy *= 1.0 - y * y);
@@ -64,6 +78,11 @@ simd_fn! {
     /// As [`tanh_backward`].
     fn relu_backward(dy: &mut [f32], y: &[f32]) {
         dy.iter_mut().zip(y).for_each(|(dy, &y)| *dy = if y > 0.0 { *dy } else { 0.0 });
+    }
+
+    /// As [`tanh_backward`]: the output has the input's sign.
+    fn leaky_relu_backward(dy: &mut [f32], y: &[f32]) {
+        dy.iter_mut().zip(y).for_each(|(dy, &y)| *dy = if y < 0.0 { LEAK * *dy } else { *dy });
     }
 }
 
@@ -79,7 +98,11 @@ impl Operation<1> for Unit {
     fn forward(&self, [x]: [FlexTensor; 1], needed: [bool; 1]) -> (FlexTensor, Option<Self::Saved>) {
         let x = values(&x);
         let mut y = Buffer::new(x.len());
-        let of = if self.kind == Kind::Tanh { tanh_of } else { relu_of };
+        let of = match self.kind {
+            Kind::Tanh => tanh_of,
+            Kind::Relu => relu_of,
+            Kind::LeakyRelu => leaky_relu_of,
+        };
         time(Part::Activation, || {
             for_each_piece([&mut y], [PIECE], |i, [y]| of(Isa::current(), y, &x[i * PIECE..]));
         });
@@ -91,7 +114,11 @@ impl Operation<1> for Unit {
     fn backward(&self, y: FlexTensor, dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
         let y = values(&y);
         let mut dx = owned(dy);
-        let back = if self.kind == Kind::Tanh { tanh_backward } else { relu_backward };
+        let back = match self.kind {
+            Kind::Tanh => tanh_backward,
+            Kind::Relu => relu_backward,
+            Kind::LeakyRelu => leaky_relu_backward,
+        };
         time(Part::Activation, || {
             for_each_piece([values_mut(&mut dx)], [PIECE], |i, [dy]| back(Isa::current(), dy, &y[i * PIECE..]));
         });

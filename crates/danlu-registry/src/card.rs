@@ -8,8 +8,16 @@ use crate::record::Record;
 pub(crate) fn text(record: &Record, dir: &Path) -> String {
     let lineage = &record.lineage;
     let adapter = !dir.join("config.json").exists();
-    let library = if adapter { "peft" } else { "transformers" };
-    let mut card = format!("---\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- danlu\n");
+    let config = std::fs::read(dir.join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let kind = config.as_ref().and_then(|c| c.get("model_type")).and_then(Value::as_str);
+    let pictures = of_pictures(kind);
+    let library = match pictures {
+        Some(_) => "danlu",
+        None if adapter => "peft",
+        None => "transformers",
+    };
+    let task = pictures.map_or("text-generation", |(task, _)| task);
+    let mut card = format!("---\nlibrary_name: {library}\npipeline_tag: {task}\ntags:\n- danlu\n");
     if let Some(parent) = &lineage.parent {
         card.push_str(&format!("base_model: {parent}\n"));
     }
@@ -20,9 +28,8 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     }
     card.push_str("\n\n");
 
-    let config = std::fs::read(dir.join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let mut rows: Vec<(String, String)> = Vec::new();
-    if let Some(kind) = config.as_ref().and_then(|c| c.get("model_type")).and_then(Value::as_str) {
+    if let Some(kind) = kind {
         rows.push(("architecture".into(), kind.into()));
     }
     rows.extend(lineage.facts.iter().map(|(name, value)| (name.replace('_', " "), plain(value))));
@@ -53,6 +60,11 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     if let Some(recipe) = &lineage.recipe {
         card.push_str(&format!("## Recipe\n\n```toml\n{}\n```\n\n", recipe.text.trim_end()));
     }
+    if let Some((_, usage)) = pictures {
+        let usage = usage.replace("MODEL", &record.id().to_string());
+        card.push_str(&format!("## Use\n\n```console\n$ danlu {usage}\n```\n"));
+        return card;
+    }
     let model = if adapter { "AutoPeftModelForCausalLM" } else { "AutoModelForCausalLM" };
     let imports = if adapter {
         "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer"
@@ -66,6 +78,15 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
         record.id()
     ));
     card
+}
+
+/// The task and the use of a network of pictures for which `transformers` has no class.
+fn of_pictures(kind: Option<&str>) -> Option<(&'static str, &'static str)> {
+    match kind? {
+        "lenet" => Some(("image-classification", "classify MODEL picture.png")),
+        "gan" => Some(("unconditional-image-generation", "generate MODEL --out pictures.png")),
+        _ => None,
+    }
 }
 
 fn plain(value: &Value) -> String {

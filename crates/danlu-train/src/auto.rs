@@ -284,8 +284,13 @@ fn rates(recipe: &mut Recipe, hidden: usize) {
         OptimizerKind::Adamw | OptimizerKind::Sgd => rate,
     });
     if optimizer.kind == OptimizerKind::Muon {
-        optimizer.muon_rate.get_or_insert(8e-3 * narrow);
+        optimizer.muon_rate.get_or_insert(muon_rate(hidden));
     }
+}
+
+/// Muon's peak rate where nobody gives it, for a width.
+pub fn muon_rate(hidden: usize) -> f64 {
+    8e-3 * (256.0 / hidden as f64).sqrt()
 }
 
 #[cfg(test)]

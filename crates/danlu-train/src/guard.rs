@@ -24,12 +24,7 @@ impl LossGuard {
     /// # Errors
     /// With the step, the loss and the first bad tensor.
     pub fn check(&mut self, step: u64, loss: f64, squares: &Squares) -> Result<()> {
-        if let Some((name, _)) = squares.iter().find(|(_, square)| !square.is_finite()) {
-            bail!("step {step}: the gradient of {name} is not finite (loss {loss}). This step was not kept. {ADVICE}");
-        }
-        if !loss.is_finite() {
-            bail!("step {step}: the loss is {loss}, though every gradient is finite. This step was not kept. {ADVICE}");
-        }
+        finite(step, loss, squares)?;
         let limit = self.centre + (SPIKE_SPREADS * self.spread).max(SPIKE_NATS);
         if self.centre > 0.0 && loss > limit {
             let largest = squares.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("none", |(name, _)| name);
@@ -47,6 +42,20 @@ impl LossGuard {
         }
         Ok(())
     }
+}
+
+/// Checks that the loss and gradients of update `step` are numbers: all that can be asked where a loss may jump.
+///
+/// # Errors
+/// As [`LossGuard::check`].
+pub(crate) fn finite(step: u64, loss: f64, squares: &Squares) -> Result<()> {
+    if let Some((name, _)) = squares.iter().find(|(_, square)| !square.is_finite()) {
+        bail!("step {step}: the gradient of {name} is not finite (loss {loss}). This step was not kept. {ADVICE}");
+    }
+    if !loss.is_finite() {
+        bail!("step {step}: the loss is {loss}, though every gradient is finite. This step was not kept. {ADVICE}");
+    }
+    Ok(())
 }
 
 const ADVICE: &str = "The last checkpoint is good: go on from it with a lower learning rate (`optimizer.rate`, `optimizer.muon_rate`) or \

@@ -1,4 +1,6 @@
-use danlu_models::{BackboneConfig, BertConfig, DecoderConfig, HeadConfig, LenetConfig, MarianConfig};
+use danlu_models::{
+    BackboneConfig, BertConfig, DecoderConfig, GanConfig, HeadConfig, LenetConfig, MaeConfig, MarianConfig, VitConfig,
+};
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +56,55 @@ impl From<&LenetConfig> for Outline {
             embeddings: 0,
             trained: c.parameters(),
             floats_per_layer: c.activations().div_ceil(layers as u64),
+        }
+    }
+}
+
+impl From<&GanConfig> for Outline {
+    /// A picture, and one that is drawn beside it, are one token; both networks count.
+    fn from(c: &GanConfig) -> Self {
+        let layers = 2 * (c.widths.len() + 1);
+        Outline {
+            model_type: c.model_type.clone(),
+            layers,
+            hidden: c.widths.iter().copied().max().unwrap_or(1),
+            vocabulary: 1,
+            parameters: c.parameters(),
+            embeddings: 0,
+            trained: c.parameters(),
+            floats_per_layer: c.activations().div_ceil(layers as u64),
+        }
+    }
+}
+
+impl Outline {
+    /// Of a Vision Transformer that sees `kept` patches of each picture, which is one token to the plan.
+    pub fn of_vit(c: &VitConfig, kept: usize) -> Self {
+        Outline {
+            model_type: "vit".into(),
+            layers: c.num_hidden_layers,
+            hidden: c.hidden_size,
+            vocabulary: c.labels.len().max(1),
+            parameters: c.parameters(),
+            embeddings: 0,
+            trained: c.parameters(),
+            floats_per_layer: c.layer_activations(kept + 1),
+        }
+    }
+}
+
+impl From<&MaeConfig> for Outline {
+    /// A picture is one token; the decoder's layers count with the encoder's.
+    fn from(c: &MaeConfig) -> Self {
+        let layers = c.vit.num_hidden_layers + c.decoder_num_hidden_layers;
+        Outline {
+            model_type: "vit_mae".into(),
+            layers,
+            vocabulary: 1,
+            parameters: c.parameters(),
+            trained: c.parameters(),
+            floats_per_layer: c.activations().div_ceil(layers as u64),
+            ..Outline::of_vit(&c.vit, c.kept())
         }
     }
 }

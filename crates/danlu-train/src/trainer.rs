@@ -21,7 +21,7 @@ use crate::auto::Plan;
 use crate::checkpoint::{self, Checkpoint, NamedTensor, State, Values};
 use crate::events::{Event, Observer, Summary};
 use crate::gradients::{Gradients, Squares};
-use crate::guard::LossGuard;
+use crate::guard::{self, LossGuard};
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::objectives::{Moved, Objective, Report};
@@ -302,8 +302,10 @@ impl<'a, O: Objective> Session<'a, O> {
         let mut read = danlu_ops::read_scalars(losses.into_iter().chain(squares).collect()).into_iter();
         done.loss = weights.iter().zip(read.by_ref()).map(|(weight, loss)| weight * loss).sum();
         let squares: Squares = names.into_iter().zip(read).collect();
-        if total > 0 {
+        if total > 0 && objective.guards_loss() {
             self.guard.check(step, done.loss, &squares)?;
+        } else if total > 0 {
+            guard::finite(step, done.loss, &squares)?;
         }
         done.norm = danlu_ops::optim::global_norm(squares.iter().map(|(_, square)| *square));
         let clip = self.run.plan.recipe.optimizer.clip;

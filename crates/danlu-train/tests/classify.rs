@@ -1,6 +1,7 @@
 //! Labels of texts: every way learns, goes on bit for bit, and says what is wrong with the data before the first step. Beside them,
-//! translation.
+//! translation, and networks that draw pictures.
 
+mod gan;
 mod translate;
 
 use std::path::Path;
@@ -279,49 +280,104 @@ fn pictures(dir: &Path) -> danlu_data::images::ImageSet {
     danlu_data::images::read(&[dir.to_path_buf()], &danlu_data::images::Wanted::default()).unwrap()
 }
 
+/// A run of an objective on the made-up pictures in a folder, perhaps stopped after a step.
+fn trained_in<O: Objective>(
+    folder: &Path,
+    (plan, objective): (&Plan, &O),
+    fresh: impl FnOnce(&Device) -> Result<O::Model>,
+    stop_at: Option<u64>,
+) -> Trained<O::Model> {
+    let (device, stop) = (Device::flex().autodiff(), AtomicBool::new(false));
+    let run = Run { folder, plan, objective, device: &device, data: "pictures", stop: &stop };
+    let mut watch = |event: &Event| {
+        if let Event::Step(step) = event {
+            stop.store(stop_at == Some(step.step), Ordering::Relaxed);
+        }
+    };
+    train(&run, || fresh(&device), &mut watch).unwrap()
+}
+
+/// The measure of a whole run; one that was stopped and begun again ends in the same bits.
+fn exact<O: Objective>(plan: &Plan, objective: &O, fresh: impl Fn(&Device) -> Result<O::Model>) -> danlu_eval::Measure {
+    let weights = |model: &O::Model| -> Vec<(String, Vec<f32>)> {
+        to_named(model).unwrap().into_iter().map(|(name, data)| (name, data.try_into_vec().unwrap())).collect()
+    };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let trained = trained_in(whole.path(), (plan, objective), &fresh, None);
+    assert!(!trained_in(parts.path(), (plan, objective), &fresh, Some(23)).summary.finished);
+    let again = trained_in(parts.path(), (plan, objective), &fresh, None);
+    assert!(weights(&again.model) == weights(&trained.model), "a run that was stopped ended elsewhere");
+    let measure = trained.summary.measure.unwrap();
+    assert!(measure.low <= measure.value && measure.value <= measure.high && measure.items == 40, "{measure}");
+    measure
+}
+
+fn picture_recipe(more: &str) -> Recipe {
+    let text = format!(
+        "name = 'pictures'\n[image]\nflip = true\nshift = 1\n{more}\n[batch]\nexamples = 16\nmicro_tokens = 8\n[checkpoint]\nevery = 10\n\
+         [eval]\nevery = 1000\n[sample]\nevery = 0\n"
+    );
+    Recipe::from_toml(&text, "pictures", &[]).unwrap()
+}
+
+const PICTURES: Examples = Examples { count: 160, tokens: 1, usual_batch: 16 };
+
 /// Both forms of LeNet learn pictures, and stopped and begun again they end in the same bits, changed pictures and all.
 #[test]
 fn lenets_learn_pictures_and_go_on_bit_for_bit() {
     use danlu_data::images::Scale;
-    use danlu_models::{Lenet, LenetConfig, LenetForm};
+    use danlu_models::{LenetConfig, LenetForm, PictureClassifier, PictureConfig};
     use danlu_train::ImageClassify;
     let dir = tempfile::tempdir().unwrap();
     let set = std::sync::Arc::new(pictures(dir.path()));
     assert_eq!((set.train.len(), set.held_out.len(), set.own_test), (160, 40, true), "{:?}", set.set_aside);
     for form in [LenetForm::Paper, LenetForm::Modern] {
         let config = LenetConfig::new(form, [1, 12, 12], &[4, 6], &[12], set.classes.clone());
-        let text = "name = 'pictures'\n[model]\nkind = 'lenet'\n[objective]\nkind = 'image-classify'\n[image]\nflip = true\nshift = 1\n\
-                    [batch]\nexamples = 16\nmicro_tokens = 8\n[budget]\nsteps = 60\n[optimizer]\nkind = 'adamw'\nrate = 0.01\n\
-                    embedding_rate = 0.01\n[checkpoint]\nevery = 10\n[eval]\nevery = 1000\n[sample]\nevery = 0\n";
-        let recipe = Recipe::from_toml(text, "pictures", &[]).unwrap();
-        let examples = Examples { count: 160, tokens: 1, usual_batch: 16 };
-        let plan = resolve_examples(&recipe, Outline::from(&config), &examples, config.flops(), 1e11).unwrap();
+        let recipe = picture_recipe(
+            "[model]\nkind = 'lenet'\n[objective]\nkind = 'image-classify'\n[optimizer]\nkind = 'adamw'\nrate = 0.01\n\
+             embedding_rate = 0.01\n[budget]\nsteps = 60",
+        );
+        let plan = resolve_examples(&recipe, Outline::from(&config), &PICTURES, config.flops(), 1e11).unwrap();
         assert_eq!((plan.rows, plan.micro_rows, plan.row_len), (16, 8, 1));
         let objective = ImageClassify::new(&plan, set.clone(), Scale::of(&set.train)).unwrap();
-        let device = Device::flex().autodiff();
-        let train_in = |folder: &Path, stop_at: Option<u64>| {
-            let stop = AtomicBool::new(false);
-            let run = Run { folder, plan: &plan, objective: &objective, device: &device, data: "pictures", stop: &stop };
-            let mut watch = |event: &Event| {
-                if let Event::Step(step) = event {
-                    stop.store(stop_at == Some(step.step), Ordering::Relaxed);
-                }
-            };
-            train(&run, || Lenet::new(&config, 5, &device), &mut watch).unwrap()
-        };
-        let weights = |model: &Lenet| -> Vec<(String, Vec<f32>)> {
-            to_named(model).unwrap().into_iter().map(|(name, data)| (name, data.try_into_vec().unwrap())).collect()
-        };
-        let whole = tempfile::tempdir().unwrap();
-        let trained = train_in(whole.path(), None);
-        let measure = trained.summary.measure.as_ref().unwrap();
-        assert!(measure.value >= 0.9 && measure.low <= measure.value && measure.items == 40, "{form:?}: {measure}");
-        let parts = tempfile::tempdir().unwrap();
-        assert!(!train_in(parts.path(), Some(23)).summary.finished);
-        assert!(weights(&train_in(parts.path(), None).model) == weights(&trained.model), "{form:?}: it ended elsewhere");
+        let config = PictureConfig::Lenet(config);
+        let measure = exact(&plan, &objective, |device| PictureClassifier::new(&config, 5, device));
+        assert!(measure.value >= 0.9, "{form:?}: {measure}");
         // Each picture is seen once an epoch, and changed otherwise in the next.
         let mut seen: Vec<usize> = (0..160).map(|position| objective.row(position)).collect();
         seen.sort_unstable();
         assert!(seen.iter().enumerate().all(|(i, row)| i == *row));
     }
+}
+
+/// A Vision Transformer learns pictures of which it sees some patches at a time, turned and with parts erased; a masked autoencoder learns what
+/// is hidden; and both go on bit for bit.
+#[test]
+fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
+    use danlu_data::images::Scale;
+    use danlu_models::{Mae, MaeConfig, PictureClassifier, PictureConfig, VitConfig};
+    use danlu_train::{ImageClassify, MaskedImage};
+    let dir = tempfile::tempdir().unwrap();
+    let set = std::sync::Arc::new(pictures(dir.path()));
+    let config = VitConfig { labels: set.classes.clone(), ..VitConfig::new([1, 12, 12], 4, 32, 2) };
+    let rates = "[optimizer]\nkind = 'muon'\nrate = 0.004\nembedding_rate = 0.004\nmuon_rate = 0.03\n[model]\nkind = 'vit'\n[budget]\nsteps = 150\n";
+    let recipe = picture_recipe(&format!(
+        "operations = 1\nmagnitude = 0.2\nerase = 0.2\nsmoothing = 0.05\n[vit]\nkeep = 0.67\n{rates}[objective]\nkind = 'image-classify'"
+    ));
+    let plan = resolve_examples(&recipe, Outline::of_vit(&config, 6), &PICTURES, config.flops(6), 1e11).unwrap();
+    let objective = ImageClassify::new(&plan, set.clone(), Scale::of(&set.train)).unwrap();
+    let shown = objective.show(&objective.batch(0).unwrap()).unwrap();
+    assert!(shown.text.contains("6 of 9 patches seen"), "{}", shown.text);
+    let of_any = PictureConfig::Vit(config.clone());
+    let measure = exact(&plan, &objective, |device| PictureClassifier::new(&of_any, 5, device));
+    assert!(measure.value >= 0.9, "{measure}");
+
+    let config = MaeConfig { mask_ratio: 0.5, norm_pix_loss: false, ..MaeConfig::new(config, 32, 1) };
+    let recipe = picture_recipe(&format!("{rates}[objective]\nkind = 'masked-image'"));
+    let plan = resolve_examples(&recipe, Outline::from(&config), &PICTURES, config.flops(), 1e11).unwrap();
+    let objective = MaskedImage::new(&plan, set.clone(), Scale::of(&set.train), config.kept()).unwrap();
+    assert_eq!(objective.show(&objective.batch(0).unwrap()).unwrap().with_loss(), 5);
+    let before = objective.measure(&Mae::new(&config, 5, &Device::flex().autodiff()).unwrap(), 40).unwrap();
+    let after = exact(&plan, &objective, |device| Mae::new(&config, 5, device));
+    assert!(after.value < 0.6 * before.value, "{before} to {after}");
 }

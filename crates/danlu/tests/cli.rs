@@ -251,10 +251,8 @@ fn words_become_vectors_that_are_looked_at_and_exchanged() {
     check(&["generate", "whole", "--prompt", "a"], "word2vec");
 }
 
-/// A folder for each class: planned, learned, killed and gone on with, kept, and asked about a file.
-#[test]
-fn pictures_are_learned_and_named() {
-    let home = Home::new();
+/// Dark and light pictures, and one that is none.
+fn pictures(home: &Home) -> PathBuf {
     let dir = home.dir.path().join("pictures");
     for (class, level) in [("dark", 40u8), ("light", 190)] {
         fs::create_dir_all(dir.join(class)).unwrap();
@@ -265,6 +263,14 @@ fn pictures_are_learned_and_named() {
         }
     }
     fs::write(dir.join("dark/broken.png"), "not a picture").unwrap();
+    dir
+}
+
+/// A folder for each class: planned, learned, killed and gone on with, kept, and asked about a file.
+#[test]
+fn pictures_are_learned_and_named() {
+    let home = Home::new();
+    let dir = pictures(&home);
     let recipe = format!(
         "name = \"pictures\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[model]\nkind = \"lenet\"\n[lenet]\nchannels = [4, 6]\n\
          hidden = [12]\n[objective]\nkind = \"image-classify\"\n[image]\nshift = 1\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.01\n\
@@ -290,4 +296,116 @@ fn pictures_are_learned_and_named() {
     assert!(home.expect(0, &["classify", "whole", &light]).starts_with("light"));
     assert!(home.expect(3, &["classify", "whole", "nowhere.png"]).contains("nowhere.png"));
     assert!(home.expect(3, &["train", &path, "--set", "model.kind=llama"]).contains("model.kind"));
+}
+
+/// A classifier judges what a generator learns to draw: planned, learned with sheets along the way, killed and gone on with, kept, drawn from
+/// and trained further.
+#[test]
+fn pictures_are_drawn_and_judged() {
+    let home = Home::new();
+    let dir = home.dir.path().join("pictures");
+    for (class, level) in [("dark", 40u8), ("light", 190)] {
+        fs::create_dir_all(dir.join(class)).unwrap();
+        for i in 0..40u32 {
+            let value = |x: u32, y: u32| image::Luma([level + ((x * 7 + y * 13 + i * 29) % 50) as u8]);
+            let picture = image::GrayImage::from_fn(16, 16, value);
+            picture.save(dir.join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let data = format!(
+        "[data]\nsources = [{dir:?}]\nheld_out = 0.3\n[batch]\nexamples = 8\n[checkpoint]\nevery = 50\n[eval]\nevery = 100000\n"
+    );
+    let judge = home.write(
+        "judge.toml",
+        &format!(
+            "name = \"judge\"\n{data}[model]\nkind = \"lenet\"\n[lenet]\nchannels = [4, 6]\nhidden = [12]\n[objective]\n\
+             kind = \"image-classify\"\n[sample]\nevery = 0\n[budget]\nsteps = 60\n"
+        ),
+    );
+    let recipe = home.write(
+        "drawn.toml",
+        &format!(
+            "name = \"drawn\"\n{data}[model]\nkind = \"dcgan\"\n[gan]\nlatent = 8\nwidths = [8, 4]\njudge = \"judge\"\n\
+             loss = \"hinge\"\nspectral_norm = true\n[objective]\nkind = \"gan\"\n[optimizer]\nclip = 0.0\nweight_decay = 0.0\n\
+             beta1 = 0.5\n[sample]\nevery = 500\n[budget]\nsteps = 1500\n"
+        ),
+    );
+    assert!(home.expect(3, &["train", &recipe, "--run", "whole"]).contains("1998-lenet5.toml"));
+    home.expect(0, &["train", &judge]);
+    assert!(home.expect(0, &["plan", &recipe]).contains("gan with"));
+    let text = home.expect(0, &["train", &recipe, "--run", "whole"]);
+    for part in ["16×16", "of Fréchet distance", "recall", "danlu generate whole@1 --out"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let sheet = |run: &str, step: u32| fs::read(home.dir.path().join(format!("runs/{run}/samples/step-{step:08}.png"))).unwrap();
+    let size = |png: &[u8]| image::load_from_memory(png).unwrap().to_luma8().dimensions();
+    assert_eq!(size(&sheet("whole", 500)), (8 * 17 - 1, 8 * 17 - 1));
+
+    let begin = home.command(&["train", &recipe, "--run", "parts", "--json"]);
+    assert_eq!(interrupt_at(begin, 30, "-INT"), 130);
+    assert_eq!(interrupt_at(home.command(&["train", "--resume", "parts", "--json"]), 90, "-KILL"), -9);
+    home.expect(0, &["train", "--resume", "parts"]);
+    assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
+    assert!(sheet("whole", 1500) == sheet("parts", 1500), "the sheets differ");
+
+    let card = fs::read_to_string(home.dir.path().join("models/whole@1/README.md")).unwrap();
+    assert!(card.contains("danlu generate whole@1 --out") && !card.contains("AutoModel"), "{card}");
+
+    let png = home.dir.path().join("ten.png").display().to_string();
+    let draw = |seed: &str| {
+        assert!(
+            home.expect(0, &["generate", "whole", "--out", &png, "--pictures", "10", "--seed", seed]).contains("10 pictures")
+        );
+        fs::read(&png).unwrap()
+    };
+    let first = draw("1");
+    assert_eq!(size(&first), (4 * 17 - 1, 3 * 17 - 1));
+    assert!(draw("1") == first && draw("2") != first);
+    assert!(home.expect(3, &["generate", "whole", "--prompt", "a"]).contains("--out"));
+    assert!(home.expect(3, &["generate", "judge", "--out", &png]).contains("draws none"));
+    home.expect(0, &["train", &recipe, "--run", "further", "--set", "model.from=whole", "--set", "budget.steps=5"]);
+    assert!(
+        home.expect(3, &["train", &recipe, "--run", "bad", "--set", "model.from=whole", "--set", "model.kind=gan"])
+            .contains("form")
+    );
+}
+
+/// An encoder learns without labels, a classifier starts from it, and its folder is taken in again.
+#[test]
+fn a_vision_transformer_starts_from_a_masked_autoencoder() {
+    let home = Home::new();
+    let dir = pictures(&home);
+    let common = format!(
+        "[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[image]\nflip = true\nshift = 1\n[model]\nkind = \"vit\"\n[batch]\nexamples = 8\n\
+         [optimizer]\nrate = 0.003\n[eval]\nevery = 100000\n[sample]\nevery = 0\n"
+    );
+    let shape = "model.layers=2 model.hidden=32 model.heads=2 model.intermediate=64";
+    let given = |more: &str| -> Vec<String> { format!("{shape} {more}").split(' ').map(String::from).collect() };
+    let train = |path: &str, code: i32, more: &str| {
+        let given = given(more);
+        let set = given.iter().flat_map(|one| ["--set", one.as_str()]);
+        home.expect(code, &["train", path].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    let mae =
+        home.write("mae.toml", &format!("name = \"mae\"\n{common}[objective]\nkind = \"masked-image\"\n[budget]\nsteps = 40\n"));
+    let text = train(&mae, 0, "mae.layers=1");
+    for part in ["16×16", "squared error of hidden values", "model.from=mae@1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let vit = home.write(
+        "vit.toml",
+        &format!("name = \"vit\"\n{common}[vit]\nkeep = 0.75\n[objective]\nkind = \"image-classify\"\n[budget]\nsteps = 150\n"),
+    );
+    let text = train(&vit, 0, "model.from=mae");
+    for part in ["12 of 16 patches seen", "of pictures named right", "danlu classify vit@1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let light = dir.join("light/3.png").display().to_string();
+    assert!(home.expect(0, &["classify", "vit", &light]).starts_with("light"));
+    let folder = home.dir.path().join("models/vit@1").display().to_string();
+    home.expect(0, &["models", "import", &folder, "--name", "again"]);
+    assert_eq!(home.expect(0, &["classify", "again", &light]), home.expect(0, &["classify", "vit", &light]));
+    assert!(home.expect(3, &["classify", "mae", &light]).contains("model.from"));
+    assert!(train(&vit, 3, "model.from=mae model.kind=lenet").contains("lenet"));
+    assert!(train(&mae, 3, "mae.mask=0.99").contains("mask_ratio"));
 }

@@ -1,6 +1,7 @@
 //! From bytes to what a network reads, changed a little each time.
 
 use super::Images;
+use super::operations::Warp;
 use crate::sampler::mix;
 
 /// What brings the values of each channel to mean 0 and deviation 1, as shares of full brightness.
@@ -55,21 +56,26 @@ pub struct Augment {
     pub shift: usize,
     /// Whether half of the pictures are mirrored.
     pub flip: bool,
+    /// Operations that are drawn for each picture: turned, sheared, scaled, of another contrast or brightness, or none of these.
+    pub operations: usize,
+    /// How strong each is at most, from 0 to 1.
+    pub magnitude: f64,
+    /// The share of pictures of which a rectangle is erased ([Zhong et al. 2017](https://arxiv.org/abs/1708.04896)).
+    pub erase: f64,
     pub seed: u64,
 }
 
 /// A change: by how much it moves down and to the right, and whether it is mirrored first.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Change {
-    down: isize,
-    right: isize,
-    mirror: bool,
+pub(super) struct Change {
+    pub(super) down: isize,
+    pub(super) right: isize,
+    pub(super) mirror: bool,
 }
 
 impl Augment {
     fn change(&self, position: u64) -> Change {
-        // Streams of their own: the order of the data is drawn from another.
-        let draw = |stream: u64| mix(self.seed, position, stream);
+        let draw = |stream: u64| self.draw(position, stream);
         let moved = |random: u64| {
             let range = 2 * self.shift as u64 + 1;
             (random % range) as isize - self.shift as isize
@@ -77,12 +83,24 @@ impl Augment {
         Change { down: moved(draw(11)), right: moved(draw(12)), mirror: self.flip && draw(13) & 1 == 1 }
     }
 
+    /// From streams of their own: the order of the data is drawn from another.
+    pub(super) fn draw(&self, position: u64, stream: u64) -> u64 {
+        mix(self.seed, position, stream)
+    }
+
     /// Writes picture `index` as it is seen at `position` of the run.
     ///
     /// # Panics
     /// When there is no such picture, or `to` has not its size.
     pub fn write(&self, images: &Images, index: usize, position: u64, scale: &Scale, to: &mut [f32]) {
-        write(images, index, self.change(position), scale, to);
+        let change = self.change(position);
+        match Warp::drawn(self, position, images.height, images.width) {
+            None => write(images, index, change, scale, to),
+            Some(warp) => {
+                assert_eq!(to.len(), images.each(), "a picture has as many values");
+                warp.write(images, index, change, scale, to);
+            }
+        }
     }
 }
 
@@ -96,7 +114,7 @@ impl Images {
     }
 }
 
-fn write(images: &Images, index: usize, change: Change, scale: &Scale, to: &mut [f32]) {
+pub(super) fn write(images: &Images, index: usize, change: Change, scale: &Scale, to: &mut [f32]) {
     assert_eq!(to.len(), images.each(), "a picture has as many values");
     let (height, width) = (images.height, images.width);
     let planes = images.picture(index).chunks_exact(height * width).zip(to.chunks_exact_mut(height * width));
@@ -137,7 +155,7 @@ mod tests {
         assert_eq!(written(1, 0, false), [0, 0, 0, 1, 2, 3]);
         assert_eq!(written(-1, 1, false), [0, 4, 5, 0, 0, 0]);
         assert_eq!(written(0, -2, true), [1, 0, 0, 4, 0, 0]);
-        let augment = Augment { shift: 2, flip: true, seed: 7 };
+        let augment = Augment { shift: 2, flip: true, seed: 7, ..Augment::default() };
         let all: Vec<Change> = (0..400).map(|position| augment.change(position)).collect();
         assert_eq!(all[37], augment.change(37));
         assert!((140..260).contains(&all.iter().filter(|change| change.mirror).count()), "half are mirrored");

@@ -6,6 +6,9 @@
 mod augment;
 mod folder;
 mod idx;
+mod operations;
+mod patches;
+mod sheet;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +21,8 @@ use crate::chat::held_out_lots;
 use crate::hash;
 
 pub use augment::{Augment, Scale};
+pub use patches::drawn_patches;
+pub use sheet::sheet;
 
 /// The most bytes that all pictures together may have once they are decoded.
 const MOST_BYTES: u64 = 4 << 30;
@@ -73,6 +78,17 @@ pub struct Wanted {
 impl Images {
     pub(crate) fn empty(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width, pixels: vec![], labels: vec![] }
+    }
+
+    /// Pictures without labels, `pixels` picture after picture, each plane after plane, of one size `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// When the values are no such pictures.
+    pub fn of_pixels(pixels: Vec<u8>, [channels, height, width]: [usize; 3]) -> Result<Self> {
+        let each = channels * height * width;
+        ensure!(each > 0 && pixels.len().is_multiple_of(each), "{} values are no pictures of {each}", pixels.len());
+        let labels = vec![0; pixels.len() / each];
+        Ok(Self { channels, height, width, pixels, labels })
     }
 
     /// The one picture of a file, brought to a size: see [`read`] for what is refused.

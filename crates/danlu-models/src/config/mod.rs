@@ -2,19 +2,25 @@
 //! fifth generation read it.
 
 mod bert;
+mod gan;
 mod head;
 mod json;
 mod lenet;
+mod mae;
 mod marian;
+mod vit;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
+pub use gan::{GanConfig, GanForm};
 pub use head::{HeadConfig, Pooling, Task};
 pub(crate) use lenet::Stage;
 pub use lenet::{LenetConfig, LenetForm};
+pub use mae::MaeConfig;
 pub use marian::MarianConfig;
+pub use vit::VitConfig;
 
 /// Which decoder, and its shape. Serialized as the `config.json` of `transformers`: `model_type` says the variant.
 ///

@@ -1,15 +1,17 @@
-//! Folders of classifiers of pictures.
+//! Folders of networks of pictures.
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
-use crate::{Lenet, LenetConfig};
+use crate::config::{LenetConfig, MaeConfig, VitConfig};
+use crate::vit::{Vit, VitClassifier};
+use crate::{Lenet, Mae, PictureClassifier, PictureConfig};
 
 /// How `transformers` calls what says how pictures become numbers.
 const PREPROCESSOR: &str = "preprocessor_config.json";
@@ -21,56 +23,144 @@ struct Preprocessor {
     image_std: Vec<f64>,
 }
 
-/// Whether `dir` holds a LeNet.
+/// The kind of the network of pictures in `dir`, its `model_type`: none when it holds a model of another kind.
 ///
 /// # Errors
 /// As [`super::load`].
-pub fn is_lenet(dir: &Path) -> Result<bool> {
-    Ok(read_config(dir)?["model_type"] == "lenet")
+pub fn picture_kind(dir: &Path) -> Result<Option<&'static str>> {
+    let config = read_config(dir)?;
+    Ok(["lenet", "vit", "vit_mae"].into_iter().find(|kind| config["model_type"] == *kind))
 }
 
-/// Reads the LeNet in `dir`.
+/// Reads the classifier of pictures in `dir`.
 ///
 /// # Errors
 /// As [`super::load`].
-pub fn load_lenet(dir: &Path, device: &Device) -> Result<(Lenet, LenetConfig)> {
+pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureClassifier, PictureConfig)> {
     let value = read_config(dir)?;
     let in_config = || format!("in {}", dir.join("config.json").display());
-    let names = value["id2label"].as_object().cloned().unwrap_or_default();
-    let one = |i: usize| names.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
-    let labels: Option<Vec<String>> = (0..names.len()).map(one).collect();
-    let labels = labels.context("`id2label` does not name each label from 0 on").with_context(in_config)?;
-    let path = dir.join(PREPROCESSOR);
-    let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
-    let scale: Preprocessor = serde_json::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))?;
-    let config: LenetConfig = serde_json::from_value(value).with_context(in_config)?;
-    let config = LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config };
-    let lenet = Lenet::empty(&config, device).with_context(in_config)?;
-    Ok((Weights::open(dir)?.fill(lenet, false)?, config))
+    Ok(match picture_kind(dir)? {
+        Some("lenet") => {
+            let (labels, scale) = (labels(&value).with_context(in_config)?, needed_scale(dir)?);
+            let config: LenetConfig = serde_json::from_value(value).with_context(in_config)?;
+            let config = LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config };
+            let lenet = Lenet::empty(&config, device).with_context(in_config)?;
+            let lenet = Weights::open(dir)?.fill(lenet, false)?;
+            (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config))
+        }
+        Some("vit") => {
+            let labels = labels(&value).with_context(in_config)?;
+            let config = VitConfig { labels, ..scaled(VitConfig::try_from(value).with_context(in_config)?, dir)? };
+            let vit = VitClassifier::empty(&config, device).with_context(in_config)?;
+            let vit = Weights::open(dir)?.fill(vit, false)?;
+            (PictureClassifier::Vit(vit), PictureConfig::Vit(config))
+        }
+        Some(_) => bail!(
+            "{} holds a masked autoencoder, which has no classes: train a classifier that starts from it with `model.from`",
+            dir.display()
+        ),
+        None => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
+    })
 }
 
-/// Writes the LeNet to `dir`, in 32-bit floats, with what pictures are scaled by. Other files in `dir` stay.
+/// Writes the classifier to `dir`, in 32-bit floats, with what pictures are scaled by. Other files in `dir` stay.
 ///
 /// # Errors
 /// As [`super::save`].
-pub fn save_lenet(lenet: &Lenet, config: &LenetConfig, dir: &Path) -> Result<()> {
-    write::weights(lenet, dir, &SaveOptions::default())?;
-    let mut value = serde_json::to_value(config)?;
+pub fn save_picture_classifier(model: &PictureClassifier, config: &PictureConfig, dir: &Path) -> Result<()> {
+    write::weights(model, dir, &SaveOptions::default())?;
+    let mut value = match config {
+        PictureConfig::Lenet(config) => {
+            let mut value = serde_json::to_value(config)?;
+            value["architectures"] = Value::Null;
+            value["torch_dtype"] = json!("float32");
+            value
+        }
+        PictureConfig::Vit(config) => Value::from(config.clone()),
+    };
     let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
-    value["architectures"] = Value::Null;
-    value["torch_dtype"] = json!("float32");
-    value["id2label"] = config.labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
-    value["label2id"] = config.labels.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect::<Map<_, _>>().into();
+    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
+    value["id2label"] = config.labels().iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
+    value["label2id"] = config.labels().iter().enumerate().map(places).collect::<Map<_, _>>().into();
     write_json(&dir.join("config.json"), &value)?;
-    let [height, width] = config.image_size;
+    let picture = config.picture();
+    write_scale(dir, [picture.height, picture.width], config.scale())
+}
+
+/// Reads the masked autoencoder in `dir`.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_mae(dir: &Path, device: &Device) -> Result<(Mae, MaeConfig)> {
+    let in_config = || format!("in {}", dir.join("config.json").display());
+    let config = MaeConfig::try_from(read_config(dir)?).with_context(in_config)?;
+    let config = MaeConfig { vit: scaled(config.vit.clone(), dir)?, ..config };
+    let mae = Weights::open(dir)?.fill(Mae::empty(&config, device).with_context(in_config)?, false)?;
+    Ok((mae, config))
+}
+
+/// Writes the masked autoencoder to `dir`, as [`save_picture_classifier`] does.
+///
+/// # Errors
+/// As [`super::save`].
+pub fn save_mae(mae: &Mae, config: &MaeConfig, dir: &Path) -> Result<()> {
+    write::weights(mae, dir, &SaveOptions::default())?;
+    write_json(&dir.join("config.json"), &Value::from(config.clone()))?;
+    write_scale(dir, config.vit.image_size, [&config.vit.image_mean, &config.vit.image_std])
+}
+
+/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier or of a masked autoencoder, for another head. Its
+/// configuration has the labels that a classifier had.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_vit(dir: &Path, device: &Device) -> Result<(Vit, VitConfig)> {
+    if picture_kind(dir)? == Some("vit_mae") {
+        let (mae, config) = load_mae(dir, device)?;
+        return Ok((mae.vit, config.vit));
+    }
+    match load_picture_classifier(dir, device)? {
+        (PictureClassifier::Vit(model), PictureConfig::Vit(config)) => Ok((model.vit, config)),
+        _ => bail!("{} holds no Vision Transformer", dir.display()),
+    }
+}
+
+/// The names of the classes.
+fn labels(config: &Value) -> Result<Vec<String>> {
+    let names = config["id2label"].as_object().cloned().unwrap_or_default();
+    let one = |i: usize| names.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
+    let labels: Option<Vec<String>> = (0..names.len()).map(one).collect();
+    labels.context("`id2label` does not name each label from 0 on")
+}
+
+/// What pictures are scaled by, which a LeNet's folder always says.
+fn needed_scale(dir: &Path) -> Result<Preprocessor> {
+    let path = dir.join(PREPROCESSOR);
+    let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
+    serde_json::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+/// The configuration with what pictures are scaled by. A folder that does not say so is of a network for values from -1 to 1, as the paper's.
+fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
+    if !dir.join(PREPROCESSOR).exists() {
+        return Ok(config);
+    }
+    let scale = needed_scale(dir)?;
+    let config = VitConfig { image_mean: scale.image_mean, image_std: scale.image_std, ..config };
+    config.validate().with_context(|| format!("in {}", dir.join(PREPROCESSOR).display()))?;
+    Ok(config)
+}
+
+fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
     let preprocessor = json!({
+        "image_processor_type": "ViTImageProcessor",
         "do_resize": true,
         "size": {"height": height, "width": width},
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
         "do_normalize": true,
-        "image_mean": config.image_mean,
-        "image_std": config.image_std,
+        "image_mean": mean,
+        "image_std": deviation,
     });
     write_json(&dir.join(PREPROCESSOR), &preprocessor)
 }

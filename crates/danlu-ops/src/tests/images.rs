@@ -55,6 +55,48 @@ fn convolutions() {
     }
 }
 
+#[test]
+fn transposed_convolutions() {
+    for (images, channels, height, width, outputs, kernel, stride, padding) in [
+        (1, 1, 1, 1, 1, [1, 1], 1, 0),
+        (3, 2, 7, 6, 3, [3, 3], 1, 1),
+        // DCGAN's: each side is doubled.
+        (2, 1, 8, 6, 4, [4, 4], 2, 1),
+        // Windows that leave a row and a column over.
+        (2, 3, 10, 9, 5, [3, 2], 2, 1),
+        (19, 2, 6, 6, 3, [4, 4], 2, 1),
+        (1, 8, 40, 80, 2, [3, 3], 1, 1),
+    ] {
+        let input = Planes { channels, height, width };
+        let of = Convolution { input, outputs, kernel, stride, padding };
+        let weight = |x: &Tensor<2>| x.clone().reshape([outputs, channels, kernel[0], kernel[1]]);
+        check(
+            &format!("the transpose of {of:?}"),
+            &[[images, of.output().len()], [outputs, of.depth()], [1, channels]],
+            &|x| crate::transposed_convolution(x[0].clone(), weight(&x[1]), vector(&x[2]), of),
+            &|x| crate::transposed::plain(x[0].clone(), weight(&x[1]), vector(&x[2]), of),
+        );
+    }
+}
+
+/// What the word means: ⟨conv(x), y⟩ = ⟨x, transposed(y)⟩.
+#[test]
+fn the_transpose_of_a_convolution_is_its_transpose() {
+    let device = Device::flex();
+    let of =
+        Convolution { input: Planes { channels: 2, height: 8, width: 6 }, outputs: 3, kernel: [4, 4], stride: 2, padding: 1 };
+    let tensor = |shape: [usize; 2], seed| {
+        Tensor::<2>::from_data(burn::tensor::TensorData::new(numbers(shape[0] * shape[1], seed), shape), &device)
+    };
+    let (x, y) = (tensor([2, of.input.len()], 1), tensor([2, of.output().len()], 2));
+    let weight = tensor([3, of.depth()], 3).reshape([3, 2, 4, 4]);
+    let none = |channels| Tensor::zeros([channels], &device);
+    let product = |a: Tensor<2>, b: Tensor<2>| (a * b).sum().into_scalar::<f32>();
+    let one = product(crate::convolution(x.clone(), weight.clone(), none(3), of), y.clone());
+    let other = product(x, crate::transposed_convolution(y, weight, none(2), of));
+    assert!((one - other).abs() < 1e-4 * one.abs().max(1.0), "{one} and {other}");
+}
+
 /// The paper's first layer, by hand: a window that copies its middle gives the image back.
 #[test]
 fn a_window_of_one_value_moves_the_image() {
@@ -103,8 +145,33 @@ fn group_norms() {
 }
 
 #[test]
+fn batch_norms() {
+    for (images, channels, height, width) in [(9, 3, 1, 1), (3, 4, 3, 3), (70, 3, 7, 5)] {
+        let planes = Planes { channels, height, width };
+        check(
+            &format!("batch_norm {planes:?} of {images}"),
+            &[[images, planes.len()], [1, channels], [1, channels]],
+            &|x| crate::batch_norm(x[0].clone(), vector(&x[1]), vector(&x[2]), planes, 0.1),
+            &|x| crate::batch_norm::plain(x[0].clone(), vector(&x[1]), vector(&x[2]), planes, 0.1),
+        );
+        // By the statistics of the batch itself, fixed ones give the same.
+        let device = Device::flex();
+        let row =
+            |count: usize, seed| Tensor::<1>::from_data(burn::tensor::TensorData::new(numbers(count, seed), [count]), &device);
+        let x = row(images * planes.len(), 1).reshape([images, planes.len()]);
+        let (weight, bias) = (row(channels, 2), row(channels, 3));
+        let statistics = crate::channel_statistics(x.clone(), planes);
+        let fixed = to_vec(crate::fixed_norm(x.clone(), statistics, weight.clone(), bias.clone(), planes, 0.1));
+        assert_close("fixed_norm", &fixed, &to_vec(crate::batch_norm(x, weight, bias, planes, 0.1)), 2e-6);
+    }
+}
+
+#[test]
 fn units() {
     for shape in [[1, 1], [5, 9], [300, 130]] {
+        check_kinked("leaky_relu", shape, &|x| crate::leaky_relu(x[0].clone()), &|x| {
+            crate::unit::plain(x[0].clone(), Kind::LeakyRelu)
+        });
         check("tanh", &[shape], &|x| crate::tanh(x[0].clone() * 3.0), &|x| crate::unit::plain(x[0].clone() * 3.0, Kind::Tanh));
         check_kinked("relu", shape, &|x| crate::relu(x[0].clone()), &|x| crate::unit::plain(x[0].clone(), Kind::Relu));
     }

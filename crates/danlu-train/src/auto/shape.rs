@@ -28,8 +28,13 @@ pub fn backbone(recipe: &Recipe, facts: &Facts) -> Result<BackboneConfig> {
 pub(super) fn choose(recipe: &Recipe, facts: &Facts, context: usize) -> Result<BackboneConfig> {
     let spec = &recipe.model;
     ensure!(
-        spec.kind != ModelKind::Lenet,
-        "`model.kind` is \"lenet\", which reads pictures and no text; its objective is \"image-classify\""
+        !matches!(spec.kind, ModelKind::Lenet | ModelKind::Vit),
+        "`model.kind` is \"{}\", which reads pictures and no text; its objective is \"image-classify\"",
+        if spec.kind == ModelKind::Vit { "vit" } else { "lenet" }
+    );
+    ensure!(
+        !matches!(spec.kind, ModelKind::Gan | ModelKind::Dcgan),
+        "`model.kind` names a network that draws pictures and reads no text; its objective is \"gan\""
     );
     // A shape given in parts is kept to by every candidate, so that `hidden` alone or `layers` alone chooses the rest around it.
     let widths: Vec<usize> = match spec.hidden {

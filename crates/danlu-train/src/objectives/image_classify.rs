@@ -6,14 +6,15 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use danlu_data::images::{Augment, ImageSet, Images, Scale};
+use danlu_data::images::{Augment, ImageSet, Images, Scale, drawn_patches};
 use danlu_data::sampler::shuffled;
 use danlu_eval::{Better, Confusion, Measure, Unit, interval};
-use danlu_models::Lenet;
+use danlu_models::PictureClassifier;
 use danlu_ops::Ids;
 
 use super::{Loss, Objective, Sample, Shown};
 use crate::auto::Plan;
+use crate::recipe::{ImageSpec, ModelKind, VitSpec};
 
 const ACCURACY: Unit = Unit { name: "accuracy", label: "of pictures named right", better: Better::Higher };
 /// Pictures that are looked at together when measuring.
@@ -26,6 +27,9 @@ pub struct ImageClassify {
     set: Arc<ImageSet>,
     scale: Scale,
     augment: Augment,
+    /// Patches of a picture and how many of them are seen, where not all are.
+    patches: Option<(usize, usize)>,
+    smoothing: f64,
     micro_rows: usize,
     seed: u64,
 }
@@ -36,6 +40,8 @@ pub struct PictureBatch {
     /// Scaled, picture after picture.
     values: Vec<f32>,
     labels: Ids,
+    /// The patches of each that are seen; none where all are.
+    kept: Option<Ids>,
 }
 
 impl ImageClassify {
@@ -52,9 +58,17 @@ impl ImageClassify {
             set.train.len(),
             set.classes[first as usize]
         );
-        let spec = &plan.recipe.image;
-        let augment = Augment { shift: spec.shift, flip: spec.flip, seed: plan.recipe.seed };
-        Ok(Self { set, scale, augment, micro_rows: plan.micro_rows, seed: plan.recipe.seed })
+        let recipe = &plan.recipe;
+        let patches = (recipe.model.kind == ModelKind::Vit && recipe.vit.keep < 1.0).then(|| patches_of(&set.train, &recipe.vit));
+        Ok(Self {
+            augment: augment(&recipe.image, recipe.seed),
+            patches: patches.map(|patches| (patches, recipe.vit.kept(patches))),
+            smoothing: recipe.image.smoothing,
+            micro_rows: plan.micro_rows,
+            seed: recipe.seed,
+            set,
+            scale,
+        })
     }
 
     /// The training picture at a position of the run.
@@ -67,7 +81,7 @@ impl ImageClassify {
     }
 
     /// What the model says of held-out pictures, by their places.
-    fn held_out_logits(&self, model: &Lenet, places: &[usize]) -> Tensor<2> {
+    fn held_out_logits(&self, model: &PictureClassifier, places: &[usize]) -> Tensor<2> {
         model.logits(pictures_of(&self.set.held_out, places, &self.scale, &device_of(model)))
     }
 }
@@ -80,14 +94,30 @@ pub fn pictures_of(images: &Images, places: &[usize], scale: &Scale, device: &De
     Tensor::from_data(TensorData::new(values, [places.len(), each]), device)
 }
 
-fn device_of(model: &Lenet) -> Device {
+/// How the pictures of a recipe are changed.
+pub(super) fn augment(spec: &ImageSpec, seed: u64) -> Augment {
+    let ImageSpec { shift, flip, operations, magnitude, erase, .. } = *spec;
+    Augment { shift, flip, operations, magnitude, erase, seed }
+}
+
+/// How many patches a picture is cut into.
+pub(super) fn patches_of(images: &Images, spec: &VitSpec) -> usize {
+    (images.height / spec.patch) * (images.width / spec.patch)
+}
+
+/// The patches that are seen of the pictures from a position of the run on.
+pub(super) fn kept_from(position: u64, rows: usize, (patches, kept): (usize, usize), seed: u64) -> Ids {
+    (position..position + rows as u64).flat_map(|position| drawn_patches(patches, kept, position, seed)).collect()
+}
+
+pub(super) fn device_of(model: &impl Module) -> Device {
     model.devices().into_iter().next().unwrap_or_default()
 }
 
 /// The cross-entropy of logits: they are what a head of ones gives back, and the loss on a head is there already.
-fn cost(logits: Tensor<2>, labels: &Ids) -> Tensor<1> {
+fn cost(logits: Tensor<2>, labels: &Ids, smoothing: f64) -> Tensor<1> {
     let ones = Tensor::eye(logits.dims()[1], &logits.device());
-    danlu_ops::linear_cross_entropy(logits, ones, labels)
+    danlu_ops::linear_cross_entropy_smoothed(logits, ones, labels, smoothing)
 }
 
 /// The output that is largest in each row.
@@ -98,7 +128,7 @@ fn guesses(logits: Tensor<2>) -> Vec<usize> {
 }
 
 impl Objective for ImageClassify {
-    type Model = Lenet;
+    type Model = PictureClassifier;
     type Batch = PictureBatch;
 
     fn batch(&self, position: u64) -> Result<PictureBatch> {
@@ -111,20 +141,21 @@ impl Objective for ImageClassify {
             self.augment.write(train, row, position, &self.scale, to);
             labels.push(train.label(row));
         }
-        Ok(PictureBatch { values, labels: labels.into() })
+        let kept = self.patches.map(|patches| kept_from(position, self.micro_rows, patches, self.seed));
+        Ok(PictureBatch { values, labels: labels.into(), kept })
     }
 
     fn targets(&self, batch: &PictureBatch) -> usize {
         batch.labels.len()
     }
 
-    fn loss(&self, model: &Lenet, batch: &PictureBatch) -> Loss {
+    fn loss(&self, model: &PictureClassifier, batch: &PictureBatch) -> Loss {
         let count = batch.labels.len();
         let data = TensorData::new(batch.values.clone(), [count, batch.values.len() / count.max(1)]);
-        let logits = model.logits(Tensor::from_data(data, &device_of(model)));
+        let logits = model.logits_of(Tensor::from_data(data, &device_of(model)), batch.kept.as_ref());
         let right = guesses(logits.clone()).into_iter().zip(batch.labels.iter()).filter(|(guess, is)| *guess == **is as usize);
         let report = vec![("accuracy", right.count() as f64 / count.max(1) as f64)];
-        Loss { value: cost(logits, &batch.labels), report }
+        Loss { value: cost(logits, &batch.labels, self.smoothing), report }
     }
 
     /// A picture stands there as one token, its class, which carries the loss.
@@ -134,7 +165,8 @@ impl Objective for ImageClassify {
         let first = &batch.values[..train.each().min(batch.values.len())];
         let (low, high) = first.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
         let name = self.name(label as usize).to_owned();
-        let text = format!("{name}: {}×{}×{} values from {low:.2} to {high:.2}", train.channels, train.height, train.width);
+        let seen = self.patches.map_or(String::new(), |(patches, kept)| format!(", {kept} of {patches} patches seen"));
+        let text = format!("{name}: {}×{}×{} values from {low:.2} to {high:.2}{seen}", train.channels, train.height, train.width);
         Ok(Shown { text, tokens: vec![(label, name, true)], starts: vec![0] })
     }
 
@@ -142,7 +174,7 @@ impl Objective for ImageClassify {
         self.set.held_out.len() as u64
     }
 
-    fn measure(&self, model: &Lenet, pictures: u64) -> Result<Measure> {
+    fn measure(&self, model: &PictureClassifier, pictures: u64) -> Result<Measure> {
         let start = Instant::now();
         let model = model.valid();
         let held_out = &self.set.held_out;
@@ -153,7 +185,7 @@ impl Objective for ImageClassify {
         for places in chosen.chunks(TOGETHER) {
             let logits = self.held_out_logits(&model, places);
             let labels: Ids = places.iter().map(|&place| held_out.label(place)).collect();
-            loss += f64::from(cost(logits.clone(), &labels).into_scalar::<f32>()) * places.len() as f64;
+            loss += f64::from(cost(logits.clone(), &labels, 0.0).into_scalar::<f32>()) * places.len() as f64;
             for (&is, guess) in labels.iter().zip(guesses(logits)) {
                 confusion.add(is as usize, guess);
                 pairs.push((f64::from(u8::from(is as usize == guess)), 1.0));
@@ -175,7 +207,7 @@ impl Objective for ImageClassify {
         })
     }
 
-    fn samples(&self, model: &Lenet, draw: u64) -> Result<Vec<Sample>> {
+    fn samples(&self, model: &PictureClassifier, draw: u64) -> Result<Vec<Sample>> {
         let model = model.valid();
         let held_out = &self.set.held_out;
         let every = (held_out.len() / SAMPLES).max(1);

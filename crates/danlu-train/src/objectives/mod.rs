@@ -1,9 +1,11 @@
 //! What a model learns to do. An objective brings the batches, the loss and the measures; the trainer brings everything else.
 
+pub mod adversarial;
 mod causal_lm;
 pub mod classify;
 mod distill;
 pub mod image_classify;
+mod masked_image;
 mod masked_lm;
 pub mod preference;
 mod reward;
@@ -19,10 +21,12 @@ use danlu_eval::Measure;
 
 use crate::gradients::Squares;
 
+pub use adversarial::Adversarial;
 pub use causal_lm::CausalLm;
 pub use classify::Classify;
 pub use distill::Distill;
 pub use image_classify::ImageClassify;
+pub use masked_image::MaskedImage;
 pub use masked_lm::MaskedLm;
 pub use preference::Preference;
 pub use reward::Reward;
@@ -106,7 +110,7 @@ pub trait Objective: Sync {
 
     /// Makes an update by itself, at this learning rate, where a method is its own optimizer: where one update is many small ones, or reaches
     /// so few rows of its tables that their whole gradients would cost more than all else. A pure function of the weights, the pieces and the
-    /// rate. Nothing, with the model as it was, where the loss is to be differentiated.
+    /// rate. Nothing, with the model as it was, where the loss is to be differentiated; only what has no gradient may have moved then.
     fn step(&self, model: Self::Model, _pieces: &[Self::Batch], _rate: f64) -> (Self::Model, Option<Moved>) {
         (model, None)
     }
@@ -114,6 +118,11 @@ pub trait Objective: Sync {
     /// What the learning rate of a parameter is multiplied by: more than one for what starts from nothing in a model that knows something.
     fn rate_factor(&self, _name: &str) -> f64 {
         1.0
+    }
+
+    /// Whether a loss far above those before it stops the run. Of players against each other it says nothing: what one loses the other wins.
+    fn guards_loss(&self) -> bool {
+        true
     }
 
     /// Whether some tokens of every row are meant to carry no loss (prompts, padding); then a row in which all carry it is an error.
@@ -141,6 +150,14 @@ pub trait Objective: Sync {
     /// # Errors
     /// When a prompt cannot be used.
     fn samples(&self, model: &Self::Model, draw: u64) -> Result<Vec<Sample>>;
+
+    /// What the model draws, many pictures on a sheet in PNG, where it draws any.
+    ///
+    /// # Errors
+    /// When what it draws is no picture.
+    fn sheet(&self, _: &Self::Model) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
 }
 
 /// A training row as the model sees it.

@@ -6,6 +6,7 @@ mod classify;
 mod course;
 mod data;
 mod distill;
+mod gan;
 mod gate;
 mod image;
 mod model;
@@ -31,8 +32,9 @@ pub use course::{BatchSpec, Budget, CheckpointSpec, EvalSpec, SampleSpec};
 pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
+pub use gan::{GanLoss, GanSpec};
 pub use gate::GateSpec;
-pub use image::{ImageSpec, LenetFormKind, LenetSpec};
+pub use image::{ImageSpec, LenetFormKind, LenetSpec, MaeSpec, VitSpec};
 pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
@@ -88,6 +90,12 @@ pub struct Recipe {
     pub image: ImageSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub lenet: LenetSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub gan: GanSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub vit: VitSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub mae: MaeSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -256,6 +264,9 @@ impl Default for Recipe {
             features: FeaturesSpec::default(),
             image: ImageSpec::default(),
             lenet: LenetSpec::default(),
+            gan: GanSpec::default(),
+            vit: VitSpec::default(),
+            mae: MaeSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),
@@ -335,7 +346,7 @@ impl Recipe {
     /// What a row of its data is made of and what is counted, for people: what the code calls tokens is a picture where one is read as a whole.
     pub fn unit(&self) -> &'static str {
         match self.objective.kind {
-            ObjectiveKind::ImageClassify => "pictures",
+            ObjectiveKind::ImageClassify | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => "pictures",
             ObjectiveKind::Word2vec => "words",
             // Features alone read a text at once.
             ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",

@@ -103,4 +103,10 @@ pub enum ModelKind {
     Word2vec,
     /// Convolutions over pictures, for image-classify; `[lenet]` gives its shape (LeCun 1998).
     Lenet,
+    /// A network that draws pictures and one that judges them, of layers that read everything, for the objective gan (Goodfellow 2014).
+    Gan,
+    /// The same of convolutions and their transposes, with batch normalization (Radford 2015).
+    Dcgan,
+    /// An encoder that reads a picture as a text of patches, for image-classify and masked-image; `[vit]` says how (Dosovitskiy 2020).
+    Vit,
 }

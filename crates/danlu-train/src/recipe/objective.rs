@@ -32,6 +32,10 @@ pub enum ObjectiveKind {
     TokenClassify,
     /// Say which of several classes each picture has (LeCun 1998).
     ImageClassify,
+    /// Draw pictures that another network cannot tell from real ones; `[gan]` says how (Goodfellow 2014).
+    Gan,
+    /// Say what the patches of a picture are that are hidden, from the few that are seen; `[mae]` says how (He 2021).
+    MaskedImage,
     /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
     Preference,
     /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).

@@ -171,6 +171,7 @@ fn relations(recipe: &Recipe) -> Result<()> {
     recipe.features.validate()?;
     recipe.translate.validate()?;
     recipe.image.validate()?;
+    recipe.gan.validate()?;
     for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
         super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
     }
@@ -201,10 +202,11 @@ fn relations(recipe: &Recipe) -> Result<()> {
         model.kind != ModelKind::Marian || recipe.objective.kind == ObjectiveKind::Translate,
         "`model.kind` is \"marian\", which translates; give `objective.kind = \"translate\"`, or another model"
     );
-    if let ModelKind::Gpt2 | ModelKind::Bert | ModelKind::Marian = model.kind {
+    if let ModelKind::Gpt2 | ModelKind::Bert | ModelKind::Marian | ModelKind::Vit = model.kind {
         let kind = match model.kind {
             ModelKind::Bert => "bert",
             ModelKind::Marian => "marian",
+            ModelKind::Vit => "vit",
             _ => "gpt2",
         };
         ensure!(
@@ -259,6 +261,8 @@ mod tests {
         refused("[model]\nsize = 'ten'\n[budget]\nsteps = 1\n", &[], &["model.size", "10M"]);
         refused("[model]\nheads = 6\nkv_heads = 4\n[budget]\nsteps = 1\n", &[], &["multiple"]);
         refused("[model]\nkind = 'word2vec'\n[budget]\nsteps = 1\n", &[], &["model.kind", "objective.kind"]);
+        refused("[model]\nkind = 'vit'\nhidden = 64\nheads = 5\n[budget]\nsteps = 1\n", &[], &["multiple"]);
+        refused("[vit]\nkeep = 0.0\n", &[], &["r.toml:2", "`vit.keep` is 0"]);
         refused("[adapter]\nrank = 8\n[budget]\nsteps = 1\n", &[], &["adapter.kind", "lora"]);
         refused("[adapter]\nkind = 'lora'\n[budget]\nsteps = 1\n", &[], &["[adapter]", "model.from"]);
         refused("[adapter]\nkind = 'qlora'\n", &[], &["r.toml:2", "qlora", "dora"]);

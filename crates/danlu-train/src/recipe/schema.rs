@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GateSpec, ImageSpec, LenetSpec, MomentsKind, PrecisionKind,
-    PreferenceSpec, Recipe, RewardsSpec, RlSpec, StorySpec, TuneSpec, Word2vecSpec,
+    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GanSpec, GateSpec, ImageSpec, LenetSpec, MaeSpec, MomentsKind,
+    PrecisionKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, StorySpec, TuneSpec, VitSpec, Word2vecSpec,
 };
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
@@ -49,6 +49,9 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("features", value(FeaturesSpec::default())),
         ("image", value(ImageSpec::default())),
         ("lenet", value(LenetSpec::default())),
+        ("gan", value(GanSpec::default())),
+        ("vit", value(VitSpec::default())),
+        ("mae", value(MaeSpec::default())),
         ("distill", value(DistillSpec::default())),
         ("rl", value(RlSpec::default())),
         ("rewards", value(RewardsSpec::all())),

@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use super::{Session, Update};
 use crate::events::{Event, Step};
 use crate::memory;
-use crate::objectives::Objective;
+use crate::objectives::{Objective, Sample};
 
 /// The log reaches the disk at least this often, in seconds.
 const FLUSH: f64 = 2.0;
+/// Where in a run's folder the sheets of pictures go that a model draws along the way.
+const SHEETS: &str = "samples";
 
 impl<O: Objective> Session<'_, O> {
     /// What is due after this step.
@@ -84,7 +86,12 @@ impl<O: Objective> Session<'_, O> {
 
     pub(super) fn sample(&mut self) -> Result<()> {
         let begun = Instant::now();
-        let (step, samples) = (self.state.step, self.run.objective.samples(self.model()?, self.state.step)?);
+        let (step, mut samples) = (self.state.step, self.run.objective.samples(self.model()?, self.state.step)?);
+        if let Some(png) = self.run.objective.sheet(self.model()?)? {
+            let name = format!("{SHEETS}/step-{step:08}.png");
+            danlu_files::write_atomic_bytes(&self.run.folder.join(&name), &png)?;
+            samples.push(Sample { prompt: "pictures".into(), text: format!(" → {name} in the run's folder") });
+        }
         for sample in &samples {
             let mut row = Map::new();
             row.insert("prompt".into(), sample.prompt.as_str().into());

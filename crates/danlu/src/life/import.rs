@@ -13,8 +13,8 @@ use danlu_models::{BackboneConfig, Batch, Decoder, Texts, adapter, folder, gguf}
 use danlu_registry::{Level, Lineage, ModelId, Origin, Record, Registry};
 use serde_json::json;
 
-use super::adapters;
 use super::export::{agree, finite};
+use super::{adapters, pictures};
 
 /// What a model is run on, before it is written and when it is read back.
 pub const PROBE: &str = "The furnace is lit in the evening, and by morning the elixir is ready.";
@@ -109,6 +109,10 @@ fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<M
         ..Lineage::default()
     };
     if path.is_dir() {
+        if folder::picture_kind(path)?.is_some() {
+            let facts = vec![("parameters", json!(pictures::check(path)?))];
+            return registry.register(name, path, lineage(origin, facts), |copy| pictures::check(copy).map(|_| ()));
+        }
         let config = folder::load_backbone_config(path)?;
         let parameters = match &config {
             BackboneConfig::Decoder(config) => config.parameters(),

@@ -1,10 +1,12 @@
-//! A classifier of pictures that is there already, asked about files.
+//! Models of pictures that are there already: a classifier, asked about files, and a generator, asked to draw.
 
 use std::path::Path;
 
 use anyhow::Result;
-use danlu_data::images::{Images, Scale};
-use danlu_models::{Lenet, LenetConfig, folder};
+use burn::tensor::{Device, Tensor};
+use danlu_data::images::{Images, Scale, sheet};
+use danlu_models::{PictureClassifier, PictureConfig, folder};
+use danlu_train::objectives::adversarial::drawn;
 use danlu_train::objectives::image_classify::pictures_of;
 
 use super::export::finite;
@@ -12,8 +14,8 @@ use super::labels::softmax;
 
 /// The classifier, with what it scales pictures by.
 pub struct Namer {
-    lenet: Lenet,
-    config: LenetConfig,
+    model: PictureClassifier,
+    config: PictureConfig,
     scale: Scale,
 }
 
@@ -23,12 +25,12 @@ impl Namer {
     /// # Errors
     /// When a file is missing or damaged.
     pub fn open(dir: &Path) -> Result<Option<Self>> {
-        if !folder::is_lenet(dir)? {
+        if folder::picture_kind(dir)?.is_none() {
             return Ok(None);
         }
-        let (lenet, config) = folder::load_lenet(dir, &danlu_ops::device())?;
-        let scale = Scale { mean: config.image_mean.clone(), deviation: config.image_std.clone() };
-        Ok(Some(Self { lenet, config, scale }))
+        let (model, config) = folder::load_picture_classifier(dir, &danlu_ops::device())?;
+        let scale = scale_of(&config);
+        Ok(Some(Self { model, config, scale }))
     }
 
     /// The classes of a picture with their probabilities, the likeliest first.
@@ -36,11 +38,46 @@ impl Namer {
     /// # Errors
     /// When the file holds no picture that can be read.
     pub fn ask(&self, path: &Path) -> Result<Vec<(String, f64)>> {
-        let [height, width] = self.config.image_size;
-        let picture = Images::of_file(path, self.config.num_channels, height, width)?;
-        let logits = self.lenet.logits(pictures_of(&picture, &[0], &self.scale, &danlu_ops::device()));
-        let mut all: Vec<(String, f64)> = self.config.labels.iter().cloned().zip(softmax(&finite(logits)?)).collect();
+        let size = self.config.picture();
+        let picture = Images::of_file(path, size.channels, size.height, size.width)?;
+        let logits = self.model.logits(pictures_of(&picture, &[0], &self.scale, &danlu_ops::device()));
+        let mut all: Vec<(String, f64)> = self.config.labels().iter().cloned().zip(softmax(&finite(logits)?)).collect();
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(all)
     }
+}
+
+/// What the generator in `dir` draws: `count` pictures on one sheet, in PNG. The same seed draws the same pictures.
+///
+/// # Errors
+/// When the folder holds no generator, or the sheet would be too large.
+pub fn draw(dir: &Path, seed: u64, count: usize) -> Result<Vec<u8>> {
+    let (gan, config) = folder::load_gan(dir, &danlu_ops::device())?;
+    let [height, width] = config.image_size;
+    let columns = (count as f64).sqrt().ceil() as usize;
+    sheet(&drawn(&gan.generator, seed, 0, count)?, [config.num_channels, height, width], columns)
+}
+
+/// What a classifier's pictures are scaled by.
+pub fn scale_of(config: &PictureConfig) -> Scale {
+    let [mean, deviation] = config.scale().map(<[f64]>::to_vec);
+    Scale { mean, deviation }
+}
+
+/// Loads the network of pictures in a folder and shows it a grey picture, of which it must make numbers. How many parameters it has.
+///
+/// # Errors
+/// When a file is missing or damaged, or it makes something else of it.
+pub fn check(dir: &Path) -> Result<u64> {
+    let device = Device::flex();
+    let grey = |values: usize| Tensor::<2>::zeros([1, values], &device);
+    let (parameters, found) = if folder::picture_kind(dir)? == Some("vit_mae") {
+        let (mae, config) = folder::load_mae(dir, &device)?;
+        (config.parameters(), mae.vit.states(grey(config.vit.picture().len()), None))
+    } else {
+        let (model, config) = folder::load_picture_classifier(dir, &device)?;
+        (config.parameters(), model.logits(grey(config.picture().len())))
+    };
+    finite(found)?;
+    Ok(parameters)
 }

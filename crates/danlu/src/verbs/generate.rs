@@ -10,12 +10,13 @@ use danlu_registry::{ModelRef, Registry};
 
 use super::Context;
 use crate::exit::{Exit, Outcome, bad_input};
+use crate::life::pictures::draw;
 use crate::{interrupt, views};
 
-/// Let a model go on with a text: one prompt, or one after another.
+/// Let a model go on with a text: one prompt, or one after another. A model that draws fills a sheet with pictures.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu generate up --prompt \"The city of\"\n  danlu generate up --interactive\n  echo \"The river\" | danlu generate up --max-tokens 50 --seed 7"
+    after_help = "Examples:\n  danlu generate up --prompt \"The city of\"\n  danlu generate up --interactive\n  echo \"The river\" | danlu generate up --max-tokens 50 --seed 7\n  danlu generate gan --out pictures.png"
 )]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder that transformers could load.
@@ -34,6 +35,12 @@ pub struct Args {
     /// Print one JSON object with the text and the numbers, instead of streaming.
     #[arg(long, conflicts_with = "interactive")]
     pub json: bool,
+    /// Draw pictures into this PNG file; for models that draw.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "interactive", "json"])]
+    pub out: Option<PathBuf>,
+    /// How many pictures to draw.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub pictures: u16,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -71,6 +78,22 @@ impl Default for SamplingArgs {
 }
 
 pub fn run(context: &Context, args: Args) -> Outcome {
+    // A folder that cannot be read says so where it is opened.
+    let found = folder(context, &args.model)?;
+    let draws = danlu_models::folder::is_gan(&found).unwrap_or(false);
+    match (&args.out, draws) {
+        (Some(out), true) => {
+            let png = draw(&found, args.sampling.seed.unwrap_or_else(fresh_seed), args.pictures.into()).map_err(bad_input)?;
+            danlu_files::write_atomic_bytes(out, &png)?;
+            println!("{} pictures in {}", args.pictures, out.display());
+            return Ok(());
+        }
+        (None, true) => return Err(bad_input(anyhow!("{} draws pictures; say where to with --out FILE.png", args.model))),
+        (Some(_), false) => {
+            return Err(bad_input(anyhow!("--out is for models that draw pictures, and {} draws none", args.model)));
+        }
+        (None, false) => {}
+    }
     let generator = open(context, &args.model)?;
     let generator = match args.kv {
         Some(format) => generator.with_kv(format),

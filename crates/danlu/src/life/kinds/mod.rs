@@ -2,7 +2,9 @@
 
 mod classify;
 mod distill;
+mod gan;
 mod masked;
+mod masked_pictures;
 mod pictures;
 mod preference;
 mod pretrain;
@@ -26,7 +28,9 @@ use serde::{Deserialize, Serialize};
 
 pub use classify::{FEATURES, Labeller};
 pub use distill::Distill;
+pub use gan::Game;
 pub use masked::Masked;
+pub use masked_pictures::MaskedPictures;
 pub use pictures::Pictures;
 pub use preference::Prefer;
 pub use pretrain::Pretrain;
@@ -144,6 +148,8 @@ kinds! {
     Tune(Tune),
     Label(Labeller),
     Picture(Pictures),
+    Play(Game),
+    MaskedPicture(MaskedPictures),
     Prefer(Prefer),
     Judge(Judge),
     DistillText(Distill<Pretrain>),
@@ -178,6 +184,8 @@ impl Prepared {
                 Prepared::Label(Box::new(Labeller::new(home, &recipe, run, progress)?))
             }
             ObjectiveKind::ImageClassify => Prepared::Picture(Box::new(Pictures::new(home, &recipe, progress)?)),
+            ObjectiveKind::Gan => Prepared::Play(Box::new(Game::new(home, &recipe, progress)?)),
+            ObjectiveKind::MaskedImage => Prepared::MaskedPicture(Box::new(MaskedPictures::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {

@@ -10,7 +10,7 @@ use danlu_data::Progress;
 use danlu_data::images::{self, ImageSet, Scale, SetAside, Wanted};
 use danlu_data::source::Source;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::{Lenet, LenetConfig, LenetForm, folder};
+use danlu_models::{LenetConfig, LenetForm, PictureClassifier, PictureConfig, VitClassifier, VitConfig, folder};
 use danlu_registry::ModelId;
 use danlu_train::objectives::image_classify::{ImageClassify, pictures_of};
 use danlu_train::recipe::{LenetFormKind, ModelKind, OptimizerKind};
@@ -18,6 +18,7 @@ use danlu_train::{Examples, Outline, Plan, Recipe, Summary, auto, check_base};
 
 use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, agree, finite};
+use crate::life::pictures::scale_of;
 
 /// Pictures of an update, where the recipe does not say.
 const BATCH: usize = 64;
@@ -25,8 +26,11 @@ const BATCH: usize = 64;
 const TOGETHER: usize = 256;
 /// Held-out pictures on which the exported model is compared.
 const PROBE: usize = 16;
-/// Peak learning rate of AdamW, where the recipe does not say: what small networks of convolutions stand.
+/// Peak learning rate of AdamW, where the recipe does not say: what small networks of convolutions stand, and in a Vision Transformer what Muon
+/// does not move.
 const RATE: f64 = 2e-3;
+/// Width and layers of a Vision Transformer, where the recipe does not say.
+const VIT: (usize, usize) = (64, 6);
 /// Pictures that are set aside are listed here, below the cache.
 const SET_ASIDE: &str = "set-aside";
 
@@ -35,7 +39,7 @@ pub struct Pictures {
     data: Vec<DataRecord>,
     set: Arc<ImageSet>,
     scale: Scale,
-    config: LenetConfig,
+    config: PictureConfig,
     plan: Plan,
 }
 
@@ -45,74 +49,145 @@ impl Pictures {
     pub fn new(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Self> {
         let mut recipe = recipe.clone();
         ensure!(
-            recipe.model.kind == ModelKind::Lenet,
-            "`objective.kind` is \"image-classify\", which lenet learns: give `model.kind = \"lenet\"`"
+            matches!(recipe.model.kind, ModelKind::Lenet | ModelKind::Vit),
+            "`objective.kind` is \"image-classify\", which lenet and vit learn: give `model.kind = \"lenet\"` or \"vit\""
         );
         ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for models of text; a network of pictures moves as a whole");
-        let set = read(home, &recipe, progress)?;
-        let start = match recipe.model.from.as_deref() {
-            None => None,
-            Some(from) => Some(folder::load_lenet(Path::new(from), &Device::flex()).context("`model.from` cannot be used")?.1),
-        };
-        let train = &set.train;
-        let picture = [train.channels, train.height, train.width];
-        let scale = match &start {
-            // What it has learned stands on how its pictures were scaled.
-            Some(config) => Scale { mean: config.image_mean.clone(), deviation: config.image_std.clone() },
-            None => Scale::of(train),
-        };
-        let config = match start {
-            Some(config) => {
-                ensure!(
-                    [config.num_channels, config.image_size[0], config.image_size[1]] == picture && config.labels == set.classes,
-                    "the model `model.from` reads pictures of {}×{:?} in the classes {}; these are {picture:?} in {}",
-                    config.num_channels,
-                    config.image_size,
-                    config.labels.join(", "),
-                    set.classes.join(", ")
-                );
-                config
-            }
-            None => {
-                let spec = &recipe.lenet;
-                let form = match spec.form {
-                    LenetFormKind::Paper => LenetForm::Paper,
-                    LenetFormKind::Modern => LenetForm::Modern,
-                };
-                let config = LenetConfig::new(form, picture, &spec.channels, &spec.hidden, set.classes.clone());
-                LenetConfig { image_mean: scale.mean.clone(), image_std: scale.deviation.clone(), ..config }
-            }
+        ensure!(
+            recipe.model.kind == ModelKind::Vit || recipe.vit == Default::default(),
+            "`[vit]` is about patches, which lenet does not have; leave it out"
+        );
+        let (set, data) = read(home, &recipe, progress)?;
+        let config = match (recipe.model.from.as_deref().map(Path::new), recipe.model.kind) {
+            (Some(from), kind) => started(from, kind, &set).context("`model.from` cannot be used")?,
+            (None, ModelKind::Lenet) => PictureConfig::Lenet(lenet(&recipe, &set)),
+            (None, _) => PictureConfig::Vit(VitConfig { labels: set.classes.clone(), ..vit(&recipe, &set) }),
         };
         config.validate()?;
-        recipe.lenet.form = match config.form {
-            LenetForm::Paper => LenetFormKind::Paper,
-            LenetForm::Modern => LenetFormKind::Modern,
-        };
-        (recipe.lenet.channels, recipe.lenet.hidden) = (config.channels.clone(), config.hidden_sizes.clone());
-        progress.note(&format!(
-            "{} pictures to train on, {} held out ({}); {} of {}×{}, {} classes{}",
-            set.train.len(),
-            set.held_out.len(),
-            if set.own_test { "the data's own test set" } else { "chosen by their hash" },
-            if train.channels == 1 { "grey" } else { "coloured" },
-            train.height,
-            train.width,
-            set.classes.len(),
-            aside(home, &recipe.name, &set.set_aside)?
-        ));
+        write_shape(&mut recipe, &config);
         let plan = planned(&recipe, &config, set.train.len())?;
-        let data = vec![DataRecord { name: recipe.data.sources.join("+"), manifest_hash: set.hash() }];
-        Ok(Self { data, set: Arc::new(set), scale, config, plan })
+        Ok(Self { data, scale: scale_of(&config), set: Arc::new(set), config, plan })
     }
 
     /// The logits of a few held-out pictures.
-    fn probe(&self, model: &Lenet) -> Result<Vec<f32>> {
-        let places: Vec<usize> = (0..self.set.held_out.len().min(PROBE)).collect();
-        finite(model.logits(pictures_of(&self.set.held_out, &places, &self.scale, &Device::flex())))
+    fn probe(&self, model: &PictureClassifier) -> Result<Vec<f32>> {
+        finite(model.logits(probe(&self.set, &self.scale)))
     }
 }
 
-fn read(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<ImageSet> {
+/// A few held-out pictures.
+pub(super) fn probe(set: &ImageSet, scale: &Scale) -> burn::tensor::Tensor<2> {
+    let places: Vec<usize> = (0..set.held_out.len().min(PROBE)).collect();
+    pictures_of(&set.held_out, &places, scale, &Device::flex())
+}
+
+/// Channels, height and width.
+fn picture_of(set: &ImageSet) -> [usize; 3] {
+    [set.train.channels, set.train.height, set.train.width]
+}
+
+/// The LeNet that the recipe asks for, for these pictures.
+fn lenet(recipe: &Recipe, set: &ImageSet) -> LenetConfig {
+    let (spec, scale) = (&recipe.lenet, Scale::of(&set.train));
+    let form = match spec.form {
+        LenetFormKind::Paper => LenetForm::Paper,
+        LenetFormKind::Modern => LenetForm::Modern,
+    };
+    let config = LenetConfig::new(form, picture_of(set), &spec.channels, &spec.hidden, set.classes.clone());
+    LenetConfig { image_mean: scale.mean, image_std: scale.deviation, ..config }
+}
+
+/// The Vision Transformer that the recipe asks for, for these pictures, without classes.
+pub(super) fn vit(recipe: &Recipe, set: &ImageSet) -> VitConfig {
+    let (spec, scale) = (&recipe.model, Scale::of(&set.train));
+    let config = VitConfig::new(picture_of(set), recipe.vit.patch, spec.hidden.unwrap_or(VIT.0), spec.layers.unwrap_or(VIT.1));
+    VitConfig {
+        num_attention_heads: spec.heads.unwrap_or(config.num_attention_heads),
+        intermediate_size: spec.intermediate.unwrap_or(config.intermediate_size),
+        image_mean: scale.mean,
+        image_std: scale.deviation,
+        ..config
+    }
+}
+
+/// What a run that starts from a model trains: the model, or for other classes, and from an encoder that has none, a new head on it. What it
+/// has learned stands on how its pictures were scaled.
+fn started(from: &Path, kind: ModelKind, set: &ImageSet) -> Result<PictureConfig> {
+    let config = match kind {
+        ModelKind::Vit => {
+            let (_, config) = folder::load_vit(from, &Device::flex())?;
+            PictureConfig::Vit(VitConfig { labels: set.classes.clone(), ..config })
+        }
+        _ => folder::load_picture_classifier(from, &Device::flex())?.1,
+    };
+    ensure!(
+        config.model_type() == kind_name(kind),
+        "it holds a {}, and `model.kind` is {:?}",
+        config.model_type(),
+        kind_name(kind)
+    );
+    let (reads, are) = (config.picture(), picture_of(set));
+    ensure!(
+        [reads.channels, reads.height, reads.width] == are && config.labels() == set.classes,
+        "it reads pictures of {}×{}×{} in the classes {}; these are {are:?} in {}",
+        reads.channels,
+        reads.height,
+        reads.width,
+        config.labels().join(", "),
+        set.classes.join(", ")
+    );
+    Ok(config)
+}
+
+fn kind_name(kind: ModelKind) -> &'static str {
+    if kind == ModelKind::Vit { "vit" } else { "lenet" }
+}
+
+/// Writes a chosen shape back into the recipe.
+fn write_shape(recipe: &mut Recipe, config: &PictureConfig) {
+    match config {
+        PictureConfig::Lenet(config) => {
+            recipe.lenet.form = match config.form {
+                LenetForm::Paper => LenetFormKind::Paper,
+                LenetForm::Modern => LenetFormKind::Modern,
+            };
+            (recipe.lenet.channels, recipe.lenet.hidden) = (config.channels.clone(), config.hidden_sizes.clone());
+        }
+        PictureConfig::Vit(config) => write_vit(recipe, config),
+    }
+}
+
+pub(super) fn write_vit(recipe: &mut Recipe, config: &VitConfig) {
+    recipe.vit.patch = config.patch_size;
+    let spec = &mut recipe.model;
+    (spec.layers, spec.hidden) = (Some(config.num_hidden_layers), Some(config.hidden_size));
+    (spec.heads, spec.intermediate) = (Some(config.num_attention_heads), Some(config.intermediate_size));
+}
+
+/// The pictures of a recipe, what they are called in its record, and a note of what there is.
+pub(super) fn read(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<(ImageSet, Vec<DataRecord>)> {
+    ensure!(
+        recipe.model.size.is_none(),
+        "`model.size` is for models of text; networks of pictures get their shape by `[lenet]`, or `model.layers` and `model.hidden`"
+    );
+    let set = found(home, recipe, progress)?;
+    let train = &set.train;
+    progress.note(&format!(
+        "{} pictures to train on, {} held out ({}); {} of {}×{}, {} classes{}",
+        set.train.len(),
+        set.held_out.len(),
+        if set.own_test { "the data's own test set" } else { "chosen by their hash" },
+        if train.channels == 1 { "grey" } else { "coloured" },
+        train.height,
+        train.width,
+        set.classes.len(),
+        aside(home, &recipe.name, &set.set_aside)?
+    ));
+    let data = vec![DataRecord { name: recipe.data.sources.join("+"), manifest_hash: set.hash() }];
+    Ok((set, data))
+}
+
+fn found(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<ImageSet> {
     let [source] = &recipe.data.sources[..] else {
         bail!("`data.sources` names {} sources; pictures come from one", recipe.data.sources.len());
     };
@@ -142,17 +217,34 @@ fn aside(home: &Path, name: &str, set_aside: &[SetAside]) -> Result<String> {
     Ok(format!("; {} set aside, the first because {}: {}", set_aside.len(), first.reason, path.display()))
 }
 
-fn planned(recipe: &Recipe, config: &LenetConfig, count: usize) -> Result<Plan> {
+fn planned(recipe: &Recipe, config: &PictureConfig, count: usize) -> Result<Plan> {
     let mut recipe = recipe.clone();
-    recipe.optimizer.kind = OptimizerKind::Adamw;
+    let (outline, flops) = match config {
+        PictureConfig::Lenet(config) => {
+            recipe.optimizer.kind = OptimizerKind::Adamw;
+            (Outline::from(config), config.flops())
+        }
+        PictureConfig::Vit(config) => {
+            let kept = recipe.vit.kept(config.patches());
+            (Outline::of_vit(config, kept), config.flops(kept))
+        }
+    };
+    resolved(recipe, outline, count, flops)
+}
+
+/// Completes a recipe whose rows are pictures.
+pub(super) fn resolved(mut recipe: Recipe, outline: Outline, count: usize, flops: f64) -> Result<Plan> {
     let rate = *recipe.optimizer.rate.get_or_insert(RATE);
     recipe.optimizer.embedding_rate.get_or_insert(rate);
+    if recipe.optimizer.kind == OptimizerKind::Muon {
+        recipe.optimizer.muon_rate.get_or_insert(auto::muon_rate(outline.hidden));
+    }
     recipe.eval.tasks = vec![];
     // A picture is one token here, and the whole test set is what a number is about.
     let batch = recipe.batch.examples.unwrap_or(BATCH);
     recipe.batch.micro_tokens.get_or_insert(batch.clamp(8, TOGETHER));
     let examples = Examples { count: count as u64, tokens: 1, usual_batch: BATCH };
-    auto::resolve_examples(&recipe, Outline::from(config), &examples, config.flops(), danlu_ops::gemm_rate())
+    auto::resolve_examples(&recipe, outline, &examples, flops, danlu_ops::gemm_rate())
 }
 
 impl Kind for Pictures {
@@ -166,15 +258,19 @@ impl Kind for Pictures {
         ImageClassify::new(&self.plan, self.set.clone(), self.scale.clone())
     }
 
-    fn fresh(&self, device: &Device) -> Result<Lenet> {
+    fn fresh(&self, device: &Device) -> Result<PictureClassifier> {
         let recipe = &self.plan.recipe;
-        match recipe.model.from.as_deref() {
-            None => Lenet::new(&self.config, recipe.seed, device),
-            Some(from) => {
-                check_base(recipe)?;
-                Ok(folder::load_lenet(Path::new(from), device)?.0)
+        let Some(from) = recipe.model.from.as_deref().map(Path::new) else {
+            return PictureClassifier::new(&self.config, recipe.seed, device);
+        };
+        check_base(recipe)?;
+        if let PictureConfig::Vit(config) = &self.config {
+            let (vit, before) = folder::load_vit(from, device)?;
+            if before.labels != config.labels {
+                return Ok(PictureClassifier::Vit(VitClassifier::on(vit, config, recipe.seed, device)?));
             }
         }
+        Ok(folder::load_picture_classifier(from, device)?.0)
     }
 
     fn data(&self) -> Vec<DataRecord> {
@@ -193,12 +289,12 @@ impl Kind for Pictures {
         format!("danlu classify {id} picture.png")
     }
 
-    fn keep(&self, export: &Export, model: &Lenet, summary: &Summary) -> Result<ModelId> {
+    fn keep(&self, export: &Export, model: &PictureClassifier, summary: &Summary) -> Result<ModelId> {
         let model = model.valid().to_device(&Device::flex());
         let expected = self.probe(&model)?;
-        let write = |dir: &Path| folder::save_lenet(&model, &self.config, dir);
+        let write = |dir: &Path| folder::save_picture_classifier(&model, &self.config, dir);
         let check = |copy: &Path| {
-            let (read, _) = folder::load_lenet(copy, &Device::flex()).context("it does not load")?;
+            let (read, _) = folder::load_picture_classifier(copy, &Device::flex()).context("it does not load")?;
             agree(&expected, &self.probe(&read)?)
         };
         export.folder(self, summary, write, check)

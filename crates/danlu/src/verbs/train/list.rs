@@ -13,10 +13,14 @@ const MILESTONES: &[(&str, &str)] = &[
     ("1998-lenet5", include_str!("../../../../../recipes/1998-lenet5.toml")),
     ("1998-lenet5-modern", include_str!("../../../../../recipes/1998-lenet5-modern.toml")),
     ("2013-word2vec", include_str!("../../../../../recipes/2013-word2vec.toml")),
+    ("2014-gan", include_str!("../../../../../recipes/2014-gan.toml")),
+    ("2015-dcgan", include_str!("../../../../../recipes/2015-dcgan.toml")),
     ("2017-transformer", include_str!("../../../../../recipes/2017-transformer.toml")),
     ("2018-gpt", include_str!("../../../../../recipes/2018-gpt.toml")),
     ("2018-gpt-task", include_str!("../../../../../recipes/2018-gpt-task.toml")),
     ("2018-bert", include_str!("../../../../../recipes/2018-bert.toml")),
+    ("2020-vit", include_str!("../../../../../recipes/2020-vit.toml")),
+    ("2021-mae", include_str!("../../../../../recipes/2021-mae.toml")),
 ];
 
 /// What a model that is there already is asked, without training it.
