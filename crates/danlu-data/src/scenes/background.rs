@@ -68,7 +68,7 @@ fn piece(stamp: &Stamp, height: usize, width: usize, draw: &mut Draw) -> Option<
         grid().all(|y| grid().all(|x| pixels.at(0, left + x * side, top + y * side)[3] > 250.0))
     };
     let mut places = (0..TRIES).map(|_| (draw.between(0.0, high - side), draw.between(0.0, wide - side)));
-    let (top, left) = places.find(|place| opaque(place))?;
+    let (top, left) = places.find(opaque)?;
     let color = |(y, x): (f64, f64)| {
         let [red, green, blue, alpha] = pixels.at(0, left + x * right, top + y * down);
         [red, green, blue].map(|value| value * 255.0 / alpha.max(1.0))

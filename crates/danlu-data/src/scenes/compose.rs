@@ -175,7 +175,7 @@ impl<'a> Placed<'a> {
 
     /// Each pixel with its row and column in the picture, which may be outside.
     fn pixels(&self) -> impl Iterator<Item = (i64, i64, [f32; 4])> {
-        let at = |place: usize| (self.top + (place / self.width) as i64, self.left + (place % self.width) as i64);
+        let at = move |place: usize| (self.top + (place / self.width) as i64, self.left + (place % self.width) as i64);
         self.rgba.iter().enumerate().map(move |(place, rgba)| (at(place).0, at(place).1, *rgba))
     }
 }

@@ -44,10 +44,7 @@ impl Rle {
         Self { height, width, counts }
     }
 
-    /// From pixels row after row.
-    ///
-    /// # Panics
-    /// When there are not `height × width`.
+    /// From whether each pixel, by its row and column, is inside.
     pub fn of_bitmap(height: u32, width: u32, inside: impl Fn(u32, u32) -> bool) -> Self {
         let (mut counts, mut run, mut now) = (vec![], 0, false);
         for x in 0..width {

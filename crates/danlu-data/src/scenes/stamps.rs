@@ -16,6 +16,9 @@ use crate::images::{MOST_CLASSES, SetAside, decode, first_reason};
 /// are once it is turned.
 pub const POINTS: [&str; 4] = ["top", "right", "bottom", "left"];
 
+/// x and y of each of [`POINTS`], in pixels of the stamp.
+pub(super) type Points = [[f64; 2]; 4];
+
 /// A pixel belongs to a stamp from this opacity on.
 pub(super) const OPAQUE: u8 = 128;
 /// Opaque pixels that a stamp has at least.
@@ -36,8 +39,7 @@ pub struct Stamp {
     /// Its place among all stamps that were read, whichever side it came to.
     pub identity: u32,
     pub(super) pixels: Pixels,
-    /// x and y of [`POINTS`].
-    pub(super) points: [[f64; 2]; 4],
+    pub(super) points: Points,
     lot: u64,
 }
 
@@ -67,7 +69,7 @@ impl Stamps {
         ensure!(!pictures.is_empty(), "there is no picture with transparency (png) among {} files", files.len());
         ensure!(pictures.len() <= MOST_STAMPS, "there are {} pictures; {MOST_STAMPS} can be stamps", pictures.len());
         let root = common(&pictures);
-        let read: Vec<Result<(Pixels, [[f64; 2]; 4])>> = pictures.par_iter().map(|path| stamp(path, most_side)).collect();
+        let read: Vec<Result<(Pixels, Points)>> = pictures.par_iter().map(|path| stamp(path, most_side)).collect();
         let bytes: u64 = read.iter().flatten().map(|(pixels, _)| pixels.rgba().len() as u64 * 16 / 3).sum();
         ensure!(bytes <= MOST_BYTES, "the stamps have {bytes} bytes; {MOST_BYTES} are kept in memory: make them smaller");
 
@@ -209,7 +211,7 @@ fn categories(path: &Path) -> Result<BTreeMap<String, String>> {
 }
 
 /// The pixels of a stamp, cut to what is seen, and its points.
-fn stamp(path: &Path, most_side: usize) -> Result<(Pixels, [[f64; 2]; 4])> {
+fn stamp(path: &Path, most_side: usize) -> Result<(Pixels, Points)> {
     let picture = decode(path)?;
     ensure!(picture.color().has_alpha(), "it has no transparency");
     let picture = picture.to_rgba8();
@@ -238,7 +240,7 @@ fn cut(whole: &Pixels) -> Option<Pixels> {
 }
 
 /// Of the pixels that are farthest in each direction the middle one.
-fn points(pixels: &Pixels) -> [[f64; 2]; 4] {
+fn points(pixels: &Pixels) -> Points {
     let width = pixels.width();
     let opaque: Vec<[i64; 2]> = (pixels.rgba().iter().enumerate().filter(|(_, pixel)| pixel[3] >= OPAQUE))
         .map(|(at, _)| [(at % width) as i64, (at / width) as i64])

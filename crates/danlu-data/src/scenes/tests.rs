@@ -102,7 +102,7 @@ fn a_scene_follows_from_its_seed_and_index() {
 #[test]
 fn what_is_said_of_a_thing_is_what_is_seen() {
     let options = Options { height: 96, width: 120, things: (4, 8), rotation: 180.0, ..Options::default() };
-    let scenes = scenes(options.clone(), 3);
+    let scenes = scenes(options, 3);
     let (mut visible, mut hidden, mut outside) = (0, 0, 0);
     for index in 0..60 {
         let Scene { picture, instances } = scenes.scene(Side::Train, index);

@@ -40,7 +40,7 @@ impl<'a> Pairing<'a> {
         }
         guesses.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap_or(std::cmp::Ordering::Equal));
         guesses.truncate(most);
-        let overlaps = guesses.iter().flat_map(|guess| truths.iter().map(|truth| by.overlap(guess, truth))).collect();
+        let overlaps = guesses.iter().flat_map(|guess| truths.iter().map(move |truth| by.overlap(guess, truth))).collect();
         let areas = guesses.iter().map(|guess| by.area(guess)).collect();
         Some(Self { truths, guesses, overlaps, areas, by_points: matches!(by, By::Keypoints { .. }) })
     }

@@ -12,7 +12,7 @@ use crate::human;
 use crate::life::corpora::fetch;
 use crate::verbs::Context;
 use crate::views::progress::Lines;
-use crate::views::{self, sheet};
+use crate::views::sheet;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
