@@ -16,6 +16,7 @@ mod progress;
 pub mod prompts;
 pub mod report;
 pub mod sampler;
+pub mod scenes;
 pub mod shards;
 pub mod source;
 mod split;

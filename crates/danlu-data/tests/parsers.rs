@@ -59,7 +59,35 @@ const HTML: &[&str] = &[
 const JSON: &[&str] =
     &["[", "]", "{", "}", "\"", "\\", ":", ",", "\"text\":", "\"text\"", "\"a\"", "1", "null", "\n", " ", "\\ud800", "中"];
 
+const COCO: &[&str] = &[
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "\"",
+    "1",
+    "-",
+    "9999999999",
+    "null",
+    "{\"images\":[{\"id\":1,\"file_name\":\"a\",\"height\":9,\"width\":9}],\"categories\":[{\"id\":1,\"name\":\"a\"}],\"annotations\":[",
+    "{\"id\":1,\"image_id\":1,\"category_id\":1,\"bbox\":[1,1,2,2],\"segmentation\":",
+    "[[1,1,5,1,5,5]]",
+    "{\"size\":[9,9],\"counts\":",
+    "\"0o00\"",
+    "[9,3,69]",
+    "}]}",
+];
+
 proptest! {
+    #[test]
+    fn files_of_instances(bytes in pieces(COCO)) {
+        if let Ok(dataset) = danlu_data::scenes::coco::parse(&bytes) {
+            prop_assert!(dataset.pictures.iter().all(|entry| entry.instances.len() == entry.ids.len()));
+        }
+    }
+
     #[test]
     fn html(bytes in pieces(HTML)) {
         read_all(&bytes, Format::Html);

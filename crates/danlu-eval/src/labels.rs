@@ -36,11 +36,27 @@ impl Confusion {
         2.0 * self.count(class, class) as f64 / (is + guessed).max(1) as f64
     }
 
+    /// The intersection over union of one class, Jaccard's index; zero when it is neither there nor guessed.
+    pub fn iou(&self, class: usize) -> f64 {
+        let either: u64 = (0..self.classes).map(|other| self.count(class, other) + self.count(other, class)).sum();
+        let both = self.count(class, class);
+        both as f64 / (either - both).max(1) as f64
+    }
+
+    /// The mean of [`iou`](Self::iou) over every class that is there or guessed: of pixels, the measure of semantic segmentation.
+    pub fn mean_iou(&self) -> f64 {
+        self.mean(Self::iou)
+    }
+
     /// The mean of the F1 of every class that is there or guessed, each counting alike however rare it is.
     pub fn macro_f1(&self) -> f64 {
+        self.mean(Self::f1)
+    }
+
+    fn mean(&self, of: impl Fn(&Self, usize) -> f64) -> f64 {
         let seen = |class: &usize| (0..self.classes).any(|other| self.count(*class, other) + self.count(other, *class) > 0);
         let classes: Vec<usize> = (0..self.classes).filter(seen).collect();
-        classes.iter().map(|class| self.f1(*class)).sum::<f64>() / classes.len().max(1) as f64
+        classes.iter().map(|class| of(self, *class)).sum::<f64>() / classes.len().max(1) as f64
     }
 }
 
@@ -74,6 +90,11 @@ mod tests {
         }
         // The fourth class is neither there nor guessed.
         assert!((confusion.macro_f1() - 2.0 / 3.0).abs() < 1e-12);
+        // jaccard_score of the three: 0.6, 0.6, 1/3.
+        for (class, iou) in [(0, 0.6), (1, 0.6), (2, 1.0 / 3.0), (3, 0.0)] {
+            assert!((confusion.iou(class) - iou).abs() < 1e-12, "{class}: {}", confusion.iou(class));
+        }
+        assert!((confusion.mean_iou() - (0.6 + 0.6 + 1.0 / 3.0) / 3.0).abs() < 1e-12);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod preferred;
 mod scores;
 mod sets;
 mod unit;
+pub mod vision;
 mod windows;
 
 pub use analogies::{Analogies, AnalogyScore};

@@ -53,6 +53,8 @@ pub enum Kind {
     Parallel,
     /// Pictures with labels.
     Images,
+    /// Pictures with transparency, of which labelled scenes are put together.
+    Stamps,
     Model,
 }
 

@@ -100,7 +100,7 @@ fn listed(root: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u32)>> {
 }
 
 /// Decodes a picture of a bounded size: what its header asks for is known before anything is allocated.
-fn decode(path: &Path) -> Result<DynamicImage> {
+pub(crate) fn decode(path: &Path) -> Result<DynamicImage> {
     let bytes = danlu_files::read_bounded(path, MOST_FILE)?;
     let reader = || ImageReader::new(Cursor::new(&bytes[..])).with_guessed_format();
     let (width, height) = reader()?.into_dimensions().context("it is no picture in PNG or JPEG")?;
@@ -111,6 +111,10 @@ fn decode(path: &Path) -> Result<DynamicImage> {
         MOST_DECODED >> 20
     );
     ensure!(width > 0 && height > 0, "it is empty: {width}×{height}");
+    // The decoder of JPEG paints what is missing at the end grey, and says nothing. No marker is inside of what a scan has, so a picture
+    // that is whole ends its last one.
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
+    ensure!(!bytes.starts_with(&[0xff, 0xd8]) || last(0xd9) > last(0xda), "it is cut off: its data has no end");
     // The decoders get the same limits, for what else their files make them allocate.
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(MOST_SIDE), Some(MOST_SIDE));
@@ -121,7 +125,7 @@ fn decode(path: &Path) -> Result<DynamicImage> {
 }
 
 /// The planes of a picture, brought to a size: the largest part of its middle that has the wanted shape. What is transparent is black.
-pub(super) fn pixels(path: &Path, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
+pub(crate) fn pixels(path: &Path, channels: usize, height: usize, width: usize) -> Result<Vec<u8>> {
     let picture = decode(path)?;
     let picture = if (picture.height() as usize, picture.width() as usize) == (height, width) {
         picture

@@ -21,13 +21,14 @@ use crate::chat::held_out_lots;
 use crate::hash;
 
 pub use augment::{Augment, Scale};
+pub(crate) use folder::{decode, pixels};
 pub use patches::drawn_patches;
 pub use sheet::sheet;
 
 /// The most bytes that all pictures together may have once they are decoded.
 const MOST_BYTES: u64 = 4 << 30;
 /// The most classes.
-const MOST_CLASSES: usize = 65_536;
+pub(crate) const MOST_CLASSES: usize = 65_536;
 
 /// Pictures of one size with their labels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -243,7 +244,7 @@ fn split(found: Found, wanted: &Wanted) -> Result<ImageSet> {
     Ok(ImageSet { train, held_out, classes, own_test, set_aside })
 }
 
-fn first_reason(set_aside: &[SetAside]) -> String {
+pub(crate) fn first_reason(set_aside: &[SetAside]) -> String {
     set_aside.first().map_or(String::new(), |one| format!("; {}: {}", one.picture, one.reason))
 }
 
@@ -287,7 +288,7 @@ fn strange(train: &Images, held_out: &Images, classes: &[String]) -> Vec<Option<
 }
 
 /// The files of a folder, sorted.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let all = std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
     let mut paths = all.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
     paths.sort();

@@ -1,3 +1,5 @@
+mod scenes;
+
 use clap::Subcommand;
 use danlu_data::corpus::{self, Corpus};
 use danlu_data::source::Source;
@@ -64,10 +66,16 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Put pictures with transparency together to scenes with boxes, masks and keypoints, or look at a folder in COCO's format.
+    #[command(
+        after_help = "Examples:\n  danlu data scenes stamps\n  danlu data scenes emoji --count 1000 --coco scenes --held-out\n  danlu data scenes ~/coco --sheet coco.png"
+    )]
+    Scenes(scenes::Args),
 }
 
 pub fn run(context: &Context, args: Args) -> Outcome {
     match args.verb {
+        Verb::Scenes(args) => scenes::run(context, args),
         Verb::Add { sources, name, held_out, seed, text_key, encoding, keep_duplicates, json } => {
             let mut progress = Lines::new();
             let name = match (name, sources.as_slice()) {
@@ -144,6 +152,7 @@ fn list(context: &Context, json: bool) -> Outcome {
         (catalogue::Kind::Labelled, "Can be named as `data.sources` of recipes that classify:"),
         (catalogue::Kind::Parallel, "Can be named as `data.sources` of recipes that translate, two languages together:"),
         (catalogue::Kind::Images, "Can be named as `data.sources` of recipes that read pictures:"),
+        (catalogue::Kind::Stamps, "Can be put together to labelled scenes by `danlu data scenes`:"),
     ] {
         println!("\n{heading}");
         let mut rows = vec![["ENTRY", "TEXT", "LICENCE"].map(str::to_string)];
