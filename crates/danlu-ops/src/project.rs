@@ -249,12 +249,16 @@ impl Project {
                     &made
                 }
             };
+            let rows = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
+            if tokens >= FEW && output.bias.is_none() {
+                gemm_few(MatMut::new(&mut y[start..], tokens, output.width, width), rows.0, rows.1);
+                continue;
+            }
             let mut part = Buffer::new(tokens * output.width);
             if tokens < FEW {
                 gemv(&mut part, weight, x, tokens);
             } else {
-                let (x, weight) = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
-                gemm_few(MatMut::row_major(&mut part, tokens, output.width), x, weight);
+                gemm_few(MatMut::row_major(&mut part, tokens, output.width), rows.0, rows.1);
             }
             drop(made);
             for (y, part) in y.chunks_exact_mut(width).zip(part.chunks_exact(output.width)) {
