@@ -87,7 +87,7 @@ impl Backward<Flex, 1> for Begin {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::Device;
 
     use super::*;
     use crate::tests::{numbers, tensor, to_vec};

@@ -326,7 +326,7 @@ impl Operation<2> for LogProbs {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::Device;
 
     use super::*;
     use crate::tests::{assert_close, numbers, tensor, to_vec};
