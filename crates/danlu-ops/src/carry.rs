@@ -1,5 +1,6 @@
 //! Gradients that parameters have already, brought into the backward pass of another loss.
 
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::{BalancedCheckpointing, CheckpointStrategy, NoCheckpointing};
 use burn::backend::autodiff::grads::Gradients;
@@ -18,7 +19,7 @@ use crate::bridge::{Node, Slot, lift, on_cpu, primitive};
 pub struct Carried {
     loss: Tensor<1>,
     /// Each with the parameter whose gradient it is.
-    gradients: Vec<(Node, FlexTensor)>,
+    gradients: Vec<(NodeId, FlexTensor)>,
 }
 
 impl Carried {
@@ -32,7 +33,7 @@ impl Carried {
         if !on_cpu(&self.loss) || !on_cpu(parameter) || !on_cpu(&gradient) {
             return Some(gradient);
         }
-        self.gradients.push((lift(parameter.clone().into_dispatch()), primitive(gradient)));
+        self.gradients.push((lift(parameter.clone().into_dispatch()).id(), primitive(gradient)));
         None
     }
 
@@ -60,7 +61,7 @@ impl Carried {
     }
 }
 
-fn begun<C: CheckpointStrategy>(loss: Node, gradients: Vec<(Node, FlexTensor)>) -> Node {
+fn begun<C: CheckpointStrategy>(loss: Node, gradients: Vec<(NodeId, FlexTensor)>) -> Node {
     match Begin.prepare::<C>([loss.node()]).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(Slot::new(gradients), loss.into_primitive()),
         OpsKind::UnTracked(prepared) => prepared.finish(loss.into_primitive()),
@@ -72,12 +73,12 @@ fn begun<C: CheckpointStrategy>(loss: Node, gradients: Vec<(Node, FlexTensor)>) 
 struct Begin;
 
 impl Backward<Flex, 1> for Begin {
-    type State = Slot<Vec<(Node, FlexTensor)>>;
+    type State = Slot<Vec<(NodeId, FlexTensor)>>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node);
         for (parameter, gradient) in ops.state.take() {
-            grads.register::<Flex>(parameter.node().id, gradient);
+            grads.register::<Flex>(parameter, gradient);
         }
         if let [Some(parent)] = ops.parents {
             grads.register::<Flex>(parent.id, dy);
