@@ -53,8 +53,9 @@ pub fn memory(plan: &Plan) -> Memory {
     // With recomputation each layer keeps its input, and one layer at a time all of its activations.
     let (layers, each) = (model.layers as u64, model.floats_per_layer);
     let kept = if plan.recipe.batch.recompute { layers * hidden + each } else { layers * each };
-    // A step in several pieces keeps the sum so far beside the piece's own gradient.
-    let gradients = if plan.rows > plan.micro_rows { 2 * model.trained } else { model.trained };
+    // Of a step in several pieces each adds to the gradients of those before; only that of the head, found with the loss, stands beside them.
+    let beside = if plan.rows > plan.micro_rows { model.embeddings.min(model.trained) } else { 0 };
+    let gradients = model.trained + beside;
     // Four bits, and a scale for each 64 weights of the layers.
     let nf4 = plan.recipe.adapter.base == Base::Nf4;
     let quantized = if nf4 { parameters.saturating_sub(model.embeddings + model.trained) } else { 0 };

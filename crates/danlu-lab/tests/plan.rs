@@ -45,7 +45,8 @@ fn memory_grows_with_what_it_should() {
     let total = |overrides: &[&str]| predict(&plan(overrides), &machine(None), &Prices::default()).memory;
     let base = total(&[]);
     assert_eq!(base.weights, 4 * plan(&[]).model.parameters);
-    assert_eq!(base.gradients, 2 * base.weights, "two pieces keep a sum beside the gradient");
+    let head = 4 * plan(&[]).model.embeddings;
+    assert_eq!(base.gradients, base.weights + head, "two pieces add to one gradient, beside which there is the head's");
     assert_eq!(total(&["batch.micro_tokens=4096"]).gradients, base.weights);
     assert!(total(&["batch.micro_tokens=4096"]).activations == 2 * base.activations);
     assert_eq!(total(&["optimizer.kind=adamw"]).optimizer, 2 * base.weights);

@@ -93,6 +93,12 @@ impl Decoder {
         danlu_ops::linear_log_probs(self.run(batch, recompute), self.head_weight(), &batch.targets)
     }
 
+    /// [`Decoder::log_probs`] when the gradient of each is `expected`, `[tokens]`, but for one factor that all have in common: then the logits
+    /// are computed once ([`danlu_ops::linear_log_probs_expecting`]).
+    pub fn log_probs_expecting(&self, batch: &Batch, expected: Vec<f32>, recompute: bool) -> Tensor<1> {
+        danlu_ops::linear_log_probs_expecting(self.run(batch, recompute), self.head_weight(), &batch.targets, expected)
+    }
+
     /// Logits of every token, `[tokens, vocabulary]`.
     pub fn logits(&self, batch: &Batch) -> Tensor<2> {
         self.head().logits(self.hidden(batch)).cast(DType::F32)

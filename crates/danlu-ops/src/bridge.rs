@@ -29,11 +29,10 @@ pub(crate) trait Operation<const N: usize>: Send + 'static {
     /// Gradients of the inputs that want one. `dy` may be written when it is [`owned`].
     fn backward(&self, saved: Self::Saved, dy: FlexTensor, needed: [bool; N]) -> [Option<FlexTensor>; N];
 
-    /// Whether the backward pass wants the gradients that the inputs have from elsewhere already, to add its own to them in place. Burn
-    /// would add two tensors as large as the inputs; an operation whose gradient is zero nearly everywhere need not have a second one.
-    /// Only where all inputs are parameters: those outlive the graph, which therefore may hold them.
-    fn adds(&self) -> bool {
-        false
+    /// Of which inputs the backward pass wants the gradients that they have from elsewhere already, to add its own to them in place. Burn
+    /// would add two tensors as large as the inputs. Only inputs that are parameters: those outlive the graph, which therefore may hold them.
+    fn adds(&self) -> [bool; N] {
+        [false; N]
     }
 
     /// [`Operation::backward`] of an operation that [`Operation::adds`]: what is in `found` is part of what it returns.
@@ -88,12 +87,13 @@ pub(crate) fn run<const N: usize, const D: usize>(operation: impl Operation<N>, 
     })
 }
 
-type Node = FloatTensor<Autodiff<Flex>>;
+pub(crate) type Node = FloatTensor<Autodiff<Flex>>;
 
 fn tracked<C: CheckpointStrategy, O: Operation<N>, const N: usize>(operation: O, inputs: [Node; N]) -> Node {
     let needed = inputs.each_ref().map(|x| x.is_tracked());
     let guards = inputs.each_ref().map(|x| x.node());
-    let parameters = operation.adds().then(|| inputs.clone());
+    let adds = operation.adds();
+    let parameters = std::array::from_fn(|i| adds[i].then(|| inputs[i].clone()));
     let inputs = inputs.map(|x| contiguous(x.into_primitive()));
     match Step::<O, N>(PhantomData).prepare::<C>(guards).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
@@ -109,8 +109,8 @@ fn tracked<C: CheckpointStrategy, O: Operation<N>, const N: usize>(operation: O,
 struct Recorded<O: Operation<N>, const N: usize> {
     operation: O,
     saved: O::Saved,
-    /// The inputs, by which their gradients are found, of an operation that adds to them.
-    parameters: Option<[Node; N]>,
+    /// The inputs to whose gradients the operation adds, by which those are found.
+    parameters: [Option<Node>; N],
 }
 
 /// Burn asks that a state be `Clone` and `Debug` though it only moves it; a shared slot is both for any type.
@@ -153,13 +153,8 @@ impl<O: Operation<N>, const N: usize> Backward<Flex, N> for Step<O, N> {
         let needed = ops.parents.each_ref().map(|parent| parent.is_some());
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let Recorded { operation, saved, parameters } = ops.state.take();
-        let gradients = match parameters {
-            Some(parameters) => {
-                let found = parameters.map(|parameter| grads.remove::<Flex>(&parameter));
-                operation.add_backward(found, saved, dy, needed)
-            }
-            None => operation.backward(saved, dy, needed),
-        };
+        let found = parameters.map(|parameter| grads.remove::<Flex>(&parameter?));
+        let gradients = operation.add_backward(found, saved, dy, needed);
         for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<Flex>(parent.id, gradient);
@@ -177,7 +172,7 @@ fn plain(tensor: DispatchTensor) -> FlexTensor {
 }
 
 #[allow(unreachable_patterns, reason = "other kinds exist only in builds with accelerators")]
-fn lift(tensor: DispatchTensor) -> Node {
+pub(crate) fn lift(tensor: DispatchTensor) -> Node {
     match tensor.kind {
         DispatchTensorKind::Flex(x) => Node::new(x.float()),
         DispatchTensorKind::Autodiff(kind) => match *kind {

@@ -2,8 +2,9 @@
 //!
 //! A training step asks for the same sizes again and again. The system's allocator would give large ones back to the kernel
 //! and fault every page in anew, which costs more than many of the operations themselves. The pool keeps them, in lists of
-//! exact sizes, and asks for huge pages. It is bounded: together with what is in use it never holds more than an eighth above what was
-//! once in use at the same time; beyond that the sizes that were asked for longest ago go back to the system.
+//! sizes a sixteenth apart, since rows of about as many tokens ask for about as much, and asks for huge pages. It is bounded:
+//! together with what is in use it never holds more than an eighth above what was once in use at the same time; beyond that the
+//! sizes that were asked for longest ago go back to the system.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
@@ -62,14 +63,15 @@ impl Drop for Block {
 
 /// `len` values of `f32` from the pool.
 pub(crate) struct Buffer {
-    /// Taken only when the buffer is dropped.
+    /// Of at least so many. Taken only when the buffer is dropped.
     block: Option<Block>,
+    len: usize,
 }
 
 impl Buffer {
     /// A buffer with whatever its last user left in it; the caller writes every element.
     pub(crate) fn new(len: usize) -> Self {
-        Self { block: Some(pool().take(len)) }
+        Self { block: Some(pool().take(len)), len }
     }
 
     pub(crate) fn copy_of(values: &[f32]) -> Self {
@@ -84,7 +86,7 @@ impl Buffer {
 
     /// The buffer as a tensor. Panics when the shape has another number of elements.
     pub(crate) fn into_tensor<const D: usize>(self, shape: [usize; D]) -> FlexTensor {
-        let bytes = self.block().bytes();
+        let bytes = self.len * size_of::<f32>();
         assert_eq!(shape.iter().product::<usize>(), self.len(), "a tensor of shape {shape:?} needs another number of values");
         // SAFETY: the controller gives out `bytes` initialized bytes, always the same ones, aligned for `f32`.
         let bytes = unsafe { Bytes::from_controller(Box::new(Controller(self)), bytes) };
@@ -117,8 +119,8 @@ impl Deref for Buffer {
 
     fn deref(&self) -> &[f32] {
         let block = self.block();
-        // SAFETY: the block owns `len` initialized values, and a shared buffer is only read.
-        unsafe { std::slice::from_raw_parts(block.ptr.as_ptr(), block.len) }
+        // SAFETY: the block owns at least `len` initialized values, and a shared buffer is only read.
+        unsafe { std::slice::from_raw_parts(block.ptr.as_ptr(), self.len) }
     }
 }
 
@@ -126,7 +128,7 @@ impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
         let block = self.block();
         // SAFETY: as above, and this is the only reference to the buffer.
-        unsafe { std::slice::from_raw_parts_mut(block.ptr.as_ptr(), block.len) }
+        unsafe { std::slice::from_raw_parts_mut(block.ptr.as_ptr(), self.len) }
     }
 }
 
@@ -179,8 +181,15 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The size of the block that `len` values are kept in.
+fn class(len: usize) -> usize {
+    let step = len.max(16).ilog2() - 4;
+    len.checked_next_multiple_of(1 << step).expect("a buffer's size overflows")
+}
+
 impl Pool {
     fn take(&mut self, len: usize) -> Block {
+        let len = class(len);
         let bytes = len * size_of::<f32>();
         self.clock += 1;
         self.used += bytes;
@@ -280,6 +289,18 @@ mod tests {
             let copy = Buffer::copy_of(&buffer);
             assert_eq!(copy[..], buffer[..]);
         }
+    }
+
+    #[test]
+    fn blocks_are_at_most_a_sixteenth_larger_than_what_is_asked_for() {
+        for len in (0..2000).chain([544 * 3072, 551 * 3072, 49_152 * 576]) {
+            assert!((len..=len + len / 16).contains(&class(len)), "{len}");
+        }
+        let mut pool = Pool::default();
+        let block = pool.take(544 * 3072);
+        let memory = block.ptr;
+        pool.give(block);
+        assert_eq!(pool.take(551 * 3072).ptr, memory);
     }
 
     #[test]

@@ -60,8 +60,8 @@ impl Operation<1> for Embedding {
         self.add_backward([None], (), dy, needed)
     }
 
-    fn adds(&self) -> bool {
-        self.parameter
+    fn adds(&self) -> [bool; 1] {
+        [self.parameter]
     }
 
     fn add_backward(&self, [found]: [Option<FlexTensor>; 1], (): (), dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {

@@ -1,13 +1,13 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use crate::bridge::{Operation, on_cpu, run, values};
+use crate::bridge::{Operation, on_cpu, owned, run, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::{Isa, Mat, MatMut, gemm, simd, simd_fn};
 use crate::loss::{carries, check, chunk_tokens, in_chunks, normalizer, plain_nll};
 use crate::precision::wide;
 use crate::profile::{Part, time};
-use crate::rows::{for_each_piece, rows_per_piece};
+use crate::rows::{add_scaled, for_each_piece, rows_per_piece, scale};
 use crate::{IGNORE, Ids};
 
 /// The log-probability, in nats, of each of `targets` under `softmax(x weightᵀ)`: `x` `[tokens, channels]`, `weight`
@@ -17,9 +17,22 @@ use crate::{IGNORE, Ids};
 /// [`crate::linear_cross_entropy`] the CPU form computes the logits again in the backward pass. It never holds all of them, and
 /// leaves out the tokens without a target.
 pub fn linear_log_probs(x: Tensor<2>, weight: Tensor<2>, targets: &Ids) -> Tensor<1> {
+    log_probs(x, weight, targets, None)
+}
+
+/// [`linear_log_probs`] when the gradient of each is known beforehand but for one factor that all have in common, as in an update of policy
+/// gradients that begins with the policy that drew: then the CPU form makes the gradients while it has the logits, and does not compute
+/// them again. `expected` is `[tokens]`. Where the gradient turns out to be another, beyond rounding, it is found as it is without.
+pub fn linear_log_probs_expecting(x: Tensor<2>, weight: Tensor<2>, targets: &Ids, expected: Vec<f32>) -> Tensor<1> {
+    assert_eq!(expected.len(), targets.len(), "one gradient is expected for each token");
+    log_probs(x, weight, targets, Some(expected))
+}
+
+fn log_probs(x: Tensor<2>, weight: Tensor<2>, targets: &Ids, expected: Option<Vec<f32>>) -> Tensor<1> {
     check(&x, &weight, targets);
     if on_cpu(&x) && on_cpu(&weight) {
-        let operation = LogProbs { targets: targets.clone(), entropy: false };
+        let parameter = weight.is_require_grad();
+        let operation = LogProbs { targets: targets.clone(), entropy: false, expected, parameter };
         run::<2, 1>(operation, [x.into_dispatch(), weight.into_dispatch()])
     } else {
         -in_chunks(x, weight, targets, plain_nll)
@@ -32,7 +45,8 @@ pub fn linear_log_probs_and_entropy(x: Tensor<2>, weight: Tensor<2>, targets: &I
     check(&x, &weight, targets);
     if on_cpu(&x) && on_cpu(&weight) {
         let tokens = targets.len();
-        let operation = LogProbs { targets: targets.clone(), entropy: true };
+        let parameter = weight.is_require_grad();
+        let operation = LogProbs { targets: targets.clone(), entropy: true, expected: None, parameter };
         let both = run::<2, 1>(operation, [x.into_dispatch(), weight.into_dispatch()]);
         [both.clone().narrow(0, 0, tokens), both.narrow(0, tokens, tokens)]
     } else {
@@ -70,6 +84,15 @@ simd_fn! {
         [total.ln() + largest, total.ln() - mean / total]
     }
 
+    /// One row that [`normalize`] spoiled becomes the gradient of `dy` times its target's log-probability.
+    fn spoiled_gradient(logits: &mut [f32], target: usize, dy: f32) {
+        let factor = -dy / simd::sum(logits);
+        for x in logits.iter_mut() {
+            *x *= factor;
+        }
+        logits[target] += dy;
+    }
+
     /// One row of logits becomes its gradient, where `dy` is that of the target's log-probability and `dh` that of the entropy.
     fn gradient(logits: &mut [f32], normalizer: f32, target: usize, dy: f32, entropy: f32, dh: f32) {
         if dh == 0.0 {
@@ -90,6 +113,10 @@ struct LogProbs {
     targets: Ids,
     /// The output is `[2 × tokens]`: log-probabilities, then entropies.
     entropy: bool,
+    /// What the gradients of the log-probabilities will be, but for a factor.
+    expected: Option<Vec<f32>>,
+    /// Whether the weight is a parameter, to whose gradient is added in place.
+    parameter: bool,
 }
 
 struct Saved {
@@ -97,7 +124,18 @@ struct Saved {
     weight: FlexTensor,
     /// Of each token that has a target: the logarithm of its sum of exponentials, and its entropy.
     normalizers: Vec<[f32; 2]>,
+    /// The gradients for the expected ones.
+    early: Option<Early>,
 }
+
+/// Gradients of the rows of `x` that have a target, and of the weight; each empty where it is not needed.
+struct Early {
+    rows: Buffer,
+    weight: Buffer,
+}
+
+/// How far gradients may be from being one factor times the expected ones: what some multiplications in another order may round away.
+const ROUNDING: f32 = 16.0 * f32::EPSILON;
 
 impl LogProbs {
     /// The tokens that have a target.
@@ -123,6 +161,56 @@ impl LogProbs {
             body(rows, i * most, gathered, logits);
         }
     }
+
+    /// By what all of `dy` is the expected gradient, if it is.
+    fn factor(&self, dy: &[f32]) -> Option<f32> {
+        let expected = self.expected.as_ref()?;
+        let rows = self.carrying();
+        let largest = rows.iter().copied().max_by(|&a, &b| expected[a].abs().total_cmp(&expected[b].abs()))?;
+        let factor = dy[largest] / expected[largest];
+        let alike = |&row: &usize| (dy[row] - factor * expected[row]).abs() <= ROUNDING * dy[row].abs();
+        (factor.is_finite() && rows.iter().all(alike)).then_some(factor)
+    }
+
+    /// The gradient of the rows of `x` at their places, zeros between them.
+    fn spread(&self, some: &[f32], tokens: usize, channels: usize, factor: f32) -> FlexTensor {
+        let mut all = Buffer::new(tokens * channels);
+        all.fill(0.0);
+        for (from, row) in some.chunks_exact(channels.max(1)).zip(self.carrying()) {
+            all[row * channels..][..channels].iter_mut().zip(from).for_each(|(to, from)| *to = from * factor);
+        }
+        all.into_tensor([tokens, channels])
+    }
+}
+
+/// The weight, `[vocabulary, channels]`, and what the gradient of a chunk's logits is multiplied with.
+struct Head<'a> {
+    weight: &'a [f32],
+    channels: usize,
+}
+
+impl Head<'_> {
+    /// From the gradient of a chunk's logits that of its rows `x`, which `dx` becomes, and that of the weight, which `dw` becomes, or is
+    /// added to it where `more` says so; each unless it is empty.
+    fn gradients(&self, logits: &[f32], x: &[f32], dx: &mut [f32], dw: &mut [f32], more: bool) {
+        let (rows, vocabulary) = (x.len() / self.channels.max(1), self.weight.len() / self.channels.max(1));
+        let logits = Mat::row_major(logits, rows, vocabulary);
+        time(Part::Gemm, || {
+            if !dx.is_empty() {
+                let weight = Mat::row_major(self.weight, vocabulary, self.channels);
+                gemm(MatMut::row_major(dx, rows, self.channels), logits, weight, false);
+            }
+            if !dw.is_empty() {
+                let x = Mat::row_major(x, rows, self.channels);
+                gemm(MatMut::row_major(dw, vocabulary, self.channels), logits.t(), x, more);
+            }
+        });
+    }
+}
+
+/// The part of `rows` that belongs to some of its rows, or nothing of nothing.
+fn part(rows: &mut [f32], begin: usize, count: usize, channels: usize) -> &mut [f32] {
+    if rows.is_empty() { rows } else { &mut rows[begin * channels..][..count * channels] }
 }
 
 impl Operation<2> for LogProbs {
@@ -134,7 +222,14 @@ impl Operation<2> for LogProbs {
         let mut y = Buffer::new(length);
         y.fill(0.0);
         let mut normalizers = vec![[0.0; 2]; self.carrying().len()];
-        self.chunks(values(&x), values(&weight), |rows, begin, _, logits| {
+        let channels = values(&x).len() / tokens.max(1);
+        let head = Head { weight: values(&weight), channels };
+        let expected = self.expected.as_ref().filter(|_| needed.contains(&true) && !normalizers.is_empty());
+        let mut early = expected.map(|_| Early {
+            rows: Buffer::new(if needed[0] { normalizers.len() * channels } else { 0 }),
+            weight: Buffer::new(if needed[1] { head.weight.len() } else { 0 }),
+        });
+        self.chunks(values(&x), head.weight, |rows, begin, gathered, logits| {
             let vocabulary = logits.len() / rows.len();
             for (i, &row) in rows.iter().enumerate() {
                 // The pass below spoils the logits.
@@ -143,9 +238,13 @@ impl Operation<2> for LogProbs {
             let piece = rows_per_piece(rows.len(), vocabulary);
             let found = normalizers[begin..begin + rows.len()].as_flattened_mut();
             time(Part::Loss, || {
-                for_each_piece([logits, found], [piece * vocabulary, 2 * piece], |_, [logits, found]| {
-                    for (logits, found) in logits.chunks_exact_mut(vocabulary).zip(found.as_chunks_mut().0) {
+                for_each_piece([&mut *logits, found], [piece * vocabulary, 2 * piece], |i, [logits, found]| {
+                    let rows = rows[i * piece..].iter().zip(found.as_chunks_mut().0);
+                    for (logits, (&row, found)) in logits.chunks_exact_mut(vocabulary).zip(rows) {
                         *found = normalize(Isa::current(), logits, self.entropy);
+                        if let Some(expected) = expected {
+                            spoiled_gradient(Isa::current(), logits, self.targets[row] as usize, expected[row]);
+                        }
                     }
                 });
             });
@@ -155,24 +254,59 @@ impl Operation<2> for LogProbs {
                     y[tokens + row] = *entropy;
                 }
             }
+            if let Some(Early { rows: dx, weight: dw }) = &mut early {
+                head.gradients(logits, gathered, part(dx, begin, rows.len(), channels), dw, begin > 0);
+            }
         });
-        let saved = needed.contains(&true).then_some(Saved { x, weight, normalizers });
+        let saved = needed.contains(&true).then_some(Saved { x, weight, normalizers, early });
         (y.into_tensor([length]), saved)
     }
 
     fn backward(&self, saved: Saved, dy: FlexTensor, needed: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        let Saved { x, weight, normalizers } = saved;
+        self.add_backward([None, None], saved, dy, needed)
+    }
+
+    fn adds(&self) -> [bool; 2] {
+        [false, self.parameter]
+    }
+
+    fn add_backward(
+        &self,
+        [_, found]: [Option<FlexTensor>; 2],
+        saved: Saved,
+        dy: FlexTensor,
+        needed: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let Saved { x, weight, normalizers, early } = saved;
         let (tokens, dy) = (self.targets.len(), values(&dy));
         let (x, weight) = (values(&x), values(&weight));
         let channels = x.len() / tokens.max(1);
         let vocabulary = weight.len() / channels.max(1);
-        let mut dx = Buffer::new(if needed[0] { x.len() } else { 0 });
-        let mut dw = Buffer::new(if needed[1] { weight.len() } else { 0 });
-        dx.fill(0.0);
-        if normalizers.is_empty() {
-            dw.fill(0.0);
+        let shape = [vocabulary, channels];
+        if let (Some(Early { rows, weight: mut dw }), Some(factor)) = (early, self.factor(dy)) {
+            let dx = needed[0].then(|| self.spread(&rows, tokens, channels, factor));
+            let dw = needed[1].then(|| match found.map(owned) {
+                Some(mut found) => {
+                    time(Part::Loss, || add_scaled(values_mut(&mut found), &dw, factor));
+                    found
+                }
+                None => {
+                    time(Part::Loss, || scale(&mut dw, factor));
+                    dw.into_tensor(shape)
+                }
+            });
+            return [dx, dw];
         }
-        let mut rows_dx = Buffer::new(if needed[0] { chunk_tokens(vocabulary, normalizers.len()) * channels } else { 0 });
+        let more = found.is_some();
+        let fresh =
+            || Buffer::new(if needed[1] { weight.len() } else { 0 }).into_tensor(if needed[1] { shape } else { [0, channels] });
+        let mut dw = found.map_or_else(fresh, owned);
+        if normalizers.is_empty() && !more {
+            values_mut(&mut dw).fill(0.0);
+        }
+        let mut rows_dx = Buffer::new(if needed[0] { normalizers.len() * channels } else { 0 });
+        let head = Head { weight, channels };
+        let to = values_mut(&mut dw);
         self.chunks(x, weight, |rows, begin, x, logits| {
             let piece = rows_per_piece(rows.len(), vocabulary);
             time(Part::Loss, || {
@@ -184,20 +318,54 @@ impl Operation<2> for LogProbs {
                     }
                 });
             });
-            let logits = Mat::row_major(logits, rows.len(), vocabulary);
-            if needed[0] {
-                let rows_dx = &mut rows_dx[..rows.len() * channels];
-                let head = Mat::row_major(weight, vocabulary, channels);
-                time(Part::Gemm, || gemm(MatMut::row_major(rows_dx, rows.len(), channels), logits, head, false));
-                for (from, &row) in rows_dx.chunks_exact(channels).zip(rows) {
-                    dx[row * channels..][..channels].copy_from_slice(from);
+            head.gradients(logits, x, part(&mut rows_dx, begin, rows.len(), channels), to, more || begin > 0);
+        });
+        [needed[0].then(|| self.spread(&rows_dx, tokens, channels, 1.0)), needed[1].then_some(dw)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::tests::{assert_close, numbers, tensor, to_vec};
+
+    /// Log-probabilities, and the gradients of `x` and of the weight when those of the log-probabilities are `given`.
+    fn found(targets: &Ids, given: &[f32], expected: Option<Vec<f32>>) -> [Vec<f32>; 3] {
+        let device = Device::flex().autodiff();
+        let (x, weight) = (tensor([targets.len(), 12], 1, &device).require_grad(), tensor([40, 12], 2, &device).require_grad());
+        let y = log_probs(x.clone(), weight.clone(), targets, expected);
+        let mut gradients = (y.clone() * Tensor::<1>::from_floats(given, &device)).sum().backward();
+        let [dx, dw] = [x, weight].map(|leaf| to_vec(leaf.grad_remove(&mut gradients).unwrap()));
+        [to_vec(y.inner()), dx, dw]
+    }
+
+    /// Whatever was expected, what is found is what is found without: where it was right but for a factor, and where it was not.
+    #[test]
+    fn expectations_change_nothing() {
+        let some: Ids = (0..30).map(|i| if i % 4 == 0 { IGNORE } else { (i * 7) % 40 }).collect();
+        let none: Ids = vec![IGNORE; 30].into();
+        let given = numbers(30, 5);
+        for targets in [some, none] {
+            let want = found(&targets, &given, None);
+            let third: Vec<f32> = given.iter().map(|x| x / 3.0).collect();
+            for expected in [third, given.clone(), numbers(30, 6), vec![0.0; 30]] {
+                for (got, want) in found(&targets, &given, Some(expected)).iter().zip(&want) {
+                    assert_close("with an expectation", got, want, 2e-6);
                 }
             }
-            if needed[1] {
-                let x = Mat::row_major(x, rows.len(), channels);
-                time(Part::Gemm, || gemm(MatMut::row_major(&mut dw, vocabulary, channels), logits.t(), x, begin > 0));
-            }
-        });
-        [needed[0].then(|| dx.into_tensor([tokens, channels])), needed[1].then(|| dw.into_tensor([vocabulary, channels]))]
+        }
+    }
+
+    #[test]
+    fn only_multiples_are_as_expected() {
+        let targets: Ids = vec![1, IGNORE, 2, 3].into();
+        let operation = |expected| LogProbs { targets: targets.clone(), entropy: false, expected, parameter: false };
+        let dy = [2.0, 9.0, -4.0, 0.0];
+        assert_eq!(operation(Some(vec![-1.0, 0.0, 2.0, 0.0])).factor(&dy), Some(-2.0));
+        assert_eq!(operation(Some(vec![-1.0, 0.0, 2.0, 1e-6])).factor(&dy), None);
+        assert_eq!(operation(Some(vec![0.0; 4])).factor(&dy), None);
+        assert_eq!(operation(None).factor(&dy), None);
     }
 }

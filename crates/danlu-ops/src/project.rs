@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use burn::backend::DispatchTensor;
-use burn::backend::flex::FlexTensor;
+use burn::backend::flex::{FlexTensor, Layout};
+use burn_std::Shape;
 
 use crate::before::Remake;
-use crate::bridge::{Operation, values};
+use crate::bridge::{Operation, owned, values, values_mut};
 use crate::buffer::Buffer;
 use crate::kernels::simd::row_dot;
 use crate::kernels::{Isa, Mat, MatMut, gemm, gemm_few, gemv, simd};
@@ -34,6 +35,8 @@ pub(crate) struct Project {
 pub(crate) struct Output {
     width: usize,
     weight: Held,
+    /// Whether the weight is a parameter as it is, to whose gradient that of the product is added in place.
+    parameter: bool,
     bias: Option<usize>,
     adapter: Option<Adapter>,
 }
@@ -60,6 +63,7 @@ pub(crate) struct Saved {
 impl Output {
     pub(crate) fn new(part: &Projection, place: &mut impl FnMut(DispatchTensor) -> usize) -> Self {
         let [width, _] = part.weight.dims();
+        let parameter = matches!(&part.weight, Weight::Float(weight) if weight.is_require_grad() && part.adapter.is_none());
         let weight = match &part.weight {
             Weight::Float(weight) => Held::At(place(weight.clone().into_dispatch())),
             Weight::Nf4(blocks) => Held::Nf4(blocks.clone()),
@@ -73,7 +77,7 @@ impl Output {
             rank: adapter.a.dims()[0],
             scale: adapter.scale as f32,
         });
-        Output { width, weight, bias, adapter }
+        Output { width, weight, parameter, bias, adapter }
     }
 
     fn magnitude(&self) -> Option<usize> {
@@ -245,12 +249,16 @@ impl Project {
                     &made
                 }
             };
+            let rows = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
+            if tokens >= FEW && output.bias.is_none() {
+                gemm_few(MatMut::new(&mut y[start..], tokens, output.width, width), rows.0, rows.1);
+                continue;
+            }
             let mut part = Buffer::new(tokens * output.width);
             if tokens < FEW {
                 gemv(&mut part, weight, x, tokens);
             } else {
-                let (x, weight) = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
-                gemm_few(MatMut::row_major(&mut part, tokens, output.width), x, weight);
+                gemm_few(MatMut::row_major(&mut part, tokens, output.width), rows.0, rows.1);
             }
             drop(made);
             for (y, part) in y.chunks_exact_mut(width).zip(part.chunks_exact(output.width)) {
@@ -329,7 +337,7 @@ impl Project {
         })
     }
 
-    fn backward(&self, saved: Saved, dy: FlexTensor, needed: &[bool]) -> Vec<Option<FlexTensor>> {
+    fn backward(&self, found: Vec<Option<FlexTensor>>, saved: Saved, dy: FlexTensor, needed: &[bool]) -> Vec<Option<FlexTensor>> {
         let Saved { mut tensors, y } = saved;
         let (width, inputs) = (self.width(), self.inputs);
         let dy = values(&dy);
@@ -363,7 +371,7 @@ impl Project {
                 });
             }
         }
-        time(Part::Gemm, || self.weight_gradients(&tensors, dy, &factors, needed, &mut gradients));
+        time(Part::Gemm, || self.weight_gradients(&tensors, dy, &factors, needed, found, &mut gradients));
         time(Part::Adapter, || self.adapter_gradients(&tensors, dy, &factors, needed, &mut gradients));
         if let Some(y) = &y {
             time(Part::Adapter, || self.magnitude_gradients(&tensors, values(y), dy, needed, &mut gradients));
@@ -371,12 +379,14 @@ impl Project {
         gradients
     }
 
+    /// Added to those in `found`, which the weights have from elsewhere.
     fn weight_gradients(
         &self,
         tensors: &[FlexTensor],
         dy: &[f32],
         factors: &[Option<Vec<f32>>],
         needed: &[bool],
+        mut found: Vec<Option<FlexTensor>>,
         gradients: &mut [Option<FlexTensor>],
     ) {
         let (width, inputs) = (self.width(), self.inputs);
@@ -386,25 +396,34 @@ impl Project {
             _ => None,
         };
         let x = Mat::row_major(values(&tensors[0]), values(&tensors[0]).len() / inputs, inputs);
-        if self.outputs.iter().all(|output| place(output).is_some()) {
-            let mut dw = Buffer::new(width * inputs);
-            gemm(MatMut::row_major(&mut dw, width, inputs), Mat::row_major(dy, tokens, width).t(), x, false);
-            for ((start, output), factors) in self.columns().zip(factors) {
-                scale_rows(&mut dw[start * inputs..][..output.width * inputs], factors.as_deref());
+        // The gradients of all in one product, where those there are lie below each other too, as this leaves them.
+        if let Some(places) = self.outputs.iter().map(place).collect::<Option<Vec<usize>>>() {
+            let fresh = places.iter().all(|&place| found[place].is_none());
+            let earlier = below_each_other(&places, &mut found, [width, inputs]);
+            if fresh || earlier.is_some() {
+                let mut dw = earlier.map_or_else(|| Buffer::new(width * inputs).into_tensor([width, inputs]), owned);
+                let to = values_mut(&mut dw);
+                gemm(MatMut::row_major(to, width, inputs), Mat::row_major(dy, tokens, width).t(), x, !fresh);
+                for ((start, output), factors) in self.columns().zip(factors) {
+                    scale_rows(&mut to[start * inputs..][..output.width * inputs], factors.as_deref());
+                }
+                for ((start, output), place) in self.columns().zip(places) {
+                    gradients[place] = Some(dw.narrow(0, start, output.width));
+                }
+                return;
             }
-            let dw = dw.into_tensor([width, inputs]);
-            for (start, output) in self.columns() {
-                place(output).into_iter().for_each(|place| gradients[place] = Some(dw.narrow(0, start, output.width)));
-            }
-            return;
         }
         for ((start, output), factors) in self.columns().zip(factors) {
             let Some(place) = place(output) else { continue };
-            let mut dw = Buffer::new(output.width * inputs);
+            let shape = [output.width, inputs];
+            let earlier = found[place].take();
+            let fresh = earlier.is_none();
+            let mut dw = earlier.map_or_else(|| Buffer::new(output.width * inputs).into_tensor(shape), owned);
+            let to = values_mut(&mut dw);
             let dy = Mat::new(&dy[start..], tokens, output.width, width, 1);
-            gemm(MatMut::row_major(&mut dw, output.width, inputs), dy.t(), x, false);
-            scale_rows(&mut dw, factors.as_deref());
-            gradients[place] = Some(dw.into_tensor([output.width, inputs]));
+            gemm(MatMut::row_major(to, output.width, inputs), dy.t(), x, !fresh);
+            scale_rows(to, factors.as_deref());
+            gradients[place] = Some(dw);
         }
     }
 
@@ -488,6 +507,26 @@ impl Project {
     }
 }
 
+/// The tensor of which those at `places` are the rows, from the first to the last, taken out of `found`; none when they are something else.
+fn below_each_other(places: &[usize], found: &mut [Option<FlexTensor>], shape: [usize; 2]) -> Option<FlexTensor> {
+    let first = found[*places.first()?].as_ref()?.bytes();
+    let (memory, bytes) = (first.as_ptr(), first.len());
+    let mut next = 0;
+    for &place in places {
+        let part = found[place].as_ref()?;
+        if part.bytes().as_ptr() != memory || part.layout().start_offset() != next || !part.is_contiguous() {
+            return None;
+        }
+        next += part.layout().num_elements();
+    }
+    if next != shape[0] * shape[1] || next * size_of::<f32>() != bytes {
+        return None;
+    }
+    // The others let go of the memory, so that it may be written where it is.
+    let parts: Vec<FlexTensor> = places.iter().filter_map(|&place| found[place].take()).collect();
+    parts.into_iter().next().map(|part| part.with_layout(Layout::contiguous(Shape::new(shape))))
+}
+
 fn scale_rows(matrix: &mut [f32], factors: Option<&[f32]>) {
     let Some(factors) = factors else { return };
     let columns = matrix.len() / factors.len();
@@ -504,7 +543,27 @@ impl<const N: usize> Operation<N> for Project {
     }
 
     fn backward(&self, saved: Saved, dy: FlexTensor, needed: [bool; N]) -> [Option<FlexTensor>; N] {
-        let mut gradients = self.backward(saved, dy, &needed).into_iter();
+        self.add_backward(std::array::from_fn(|_| None), saved, dy, needed)
+    }
+
+    fn adds(&self) -> [bool; N] {
+        let mut adds = [false; N];
+        for output in self.outputs.iter().filter(|output| output.parameter) {
+            if let Held::At(place) = output.weight {
+                adds[place] = true;
+            }
+        }
+        adds
+    }
+
+    fn add_backward(
+        &self,
+        found: [Option<FlexTensor>; N],
+        saved: Saved,
+        dy: FlexTensor,
+        needed: [bool; N],
+    ) -> [Option<FlexTensor>; N] {
+        let mut gradients = self.backward(found.into(), saved, dy, &needed).into_iter();
         std::array::from_fn(|i| gradients.next().flatten().filter(|_| needed[i]))
     }
 }

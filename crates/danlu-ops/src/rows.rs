@@ -119,7 +119,18 @@ pub(crate) fn scale(x: &mut [f32], factor: f32) {
     }
 }
 
+/// `total += x · factor` on all threads.
+pub(crate) fn add_scaled(total: &mut [f32], x: &[f32], factor: f32) {
+    for_each_piece([total], [ELEMENTS], |i, [total]| add_multiple(Isa::current(), total, &x[i * ELEMENTS..], factor));
+}
+
 simd_fn! {
+    fn add_multiple(total: &mut [f32], x: &[f32], factor: f32) {
+        for (total, x) in total.iter_mut().zip(x) {
+            *total += x * factor;
+        }
+    }
+
     /// `total += x`.
     pub(crate) fn add(total: &mut [f32], x: &[f32]) {
         for (total, x) in total.iter_mut().zip(x) {

@@ -57,7 +57,7 @@ fn main() -> Result<()> {
         let start = Instant::now();
         let mean = model.loss(&batch);
         let mut gradients = Gradients::new();
-        gradients.add(&model, mean.backward())?;
+        gradients.add(&model, mean.clone())?;
         model = optimizer.step(model, &mut gradients, step, 1.0, 1.0);
         losses.push(mean.into_scalar::<f32>());
         if step > 2 {

@@ -5,8 +5,8 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::container::TensorContainer;
 use danlu_models::names_and_shapes;
-use danlu_ops::Scalar;
 use danlu_ops::optim::square_sum;
+use danlu_ops::{Carried, Scalar};
 
 /// One gradient per parameter, known by the parameter's place in the model (the order of [`names_and_shapes`]).
 pub struct Gradients {
@@ -24,11 +24,15 @@ impl Gradients {
         Gradients { tensors: TensorContainer::new() }
     }
 
-    /// Adds what a backward pass found.
+    /// Adds those of a loss. Its backward pass begins with what is there already, where the device lets it: a second gradient of every
+    /// parameter, as large as the model, is then never made.
     ///
     /// # Errors
     /// Names the first parameter that is trained and received no gradient: it does not take part in the loss.
-    pub fn add(&mut self, model: &impl Module, found: burn::tensor::Gradients) -> Result<()> {
+    pub fn add(&mut self, model: &impl Module, loss: Tensor<1>) -> Result<()> {
+        let mut carrier = Carrier { sum: &mut *self, carried: Carried::new(loss), index: 0 };
+        model.visit(&mut carrier);
+        let found = carrier.carried.backward();
         let mut adder = Adder { sum: self, found, index: 0, missing: None };
         model.visit(&mut adder);
         if let Some(index) = adder.missing {
@@ -54,6 +58,23 @@ impl Gradients {
 impl Default for Gradients {
     fn default() -> Self {
         Gradients::new()
+    }
+}
+
+struct Carrier<'a> {
+    sum: &'a mut Gradients,
+    carried: Carried,
+    index: usize,
+}
+
+impl ModuleVisitor for Carrier<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let (index, tensor) = (self.index, param.val());
+        self.index += 1;
+        let Some(gradient) = self.sum.take::<D>(index) else { return };
+        if let Some(gradient) = self.carried.take(&tensor, gradient) {
+            self.sum.tensors.register(index, gradient);
+        }
     }
 }
 

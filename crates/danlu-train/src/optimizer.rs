@@ -332,7 +332,7 @@ mod tests {
             let token = |i: u64| ((i * i + 7 * step) % 97) as u32;
             let batch = Batch::new((0..32).map(token).collect(), (1..33).map(token).collect(), 2, 16, vec![]);
             let mut gradients = Gradients::new();
-            gradients.add(&model, model.loss(&batch).backward()).unwrap();
+            gradients.add(&model, model.loss(&batch)).unwrap();
             model = optimizer.step(model, &mut gradients, step, 1.0, 1.0);
         }
         model
@@ -389,7 +389,7 @@ mod tests {
         };
         let before = values(&model);
         let mut gradients = Gradients::new();
-        gradients.add(&model, model.loss(&batch).backward()).unwrap();
+        gradients.add(&model, model.loss(&batch)).unwrap();
         let square = gradients.squares(&model);
         let square: f64 = danlu_ops::read_scalars(square.into_iter().map(|(_, square)| square).collect()).iter().sum();
         let mut optimizer = Optimizer::new(&spec, &model);

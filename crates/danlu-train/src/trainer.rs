@@ -294,7 +294,7 @@ impl<'a, O: Objective> Session<'a, O> {
                 }
             }
             let weighted = if count == total { mean.value } else { mean.value * weight };
-            gradients.add(&model, weighted.backward())?;
+            gradients.add(&model, weighted)?;
         }
         // The one moment in which a step waits for its device.
         let (names, squares): (Vec<_>, Vec<_>) = gradients.squares(&model).into_iter().unzip();

@@ -7,7 +7,7 @@
 use super::gemm::depth;
 use super::isa::Isa;
 use super::mat::{Mat, MatMut};
-use super::pack::pack_panels;
+use super::pack::{pack_panels, transpose};
 use super::scratch::{self, Use};
 use super::threads::{self, SendPtr};
 use super::tile::{Store, Tile, for_tile};
@@ -82,12 +82,9 @@ fn run<T: Tile, const MR: usize, const NR: usize>(mut y: MatMut, x: Mat, w: Mat)
                         }
                     }
                 }
-                for row in 0..rows {
-                    for (i, sums) in turned.chunks_exact(width).enumerate().take(last - first) {
-                        // SAFETY: element (row, first + i) of Y, which only this piece writes.
-                        unsafe { *y.get().add(row * y_stride + first + i) = sums[row] };
-                    }
-                }
+                // SAFETY: columns `first` to `last` of Y, which only this piece writes, from as many rows of its scratch, each of `width`
+                // elements.
+                unsafe { transpose(y.get().add(first), y_stride, turned.as_ptr(), width, rows, last - first) };
             });
         });
     });

@@ -49,17 +49,36 @@ pub unsafe fn pack_panel<const WIDTH: usize>(
         if width < WIDTH {
             std::slice::from_raw_parts_mut(to, k * WIDTH).fill(0.0);
         }
-        let mut i = 0;
-        #[cfg(target_arch = "x86_64")]
         if k_stride == 1 {
-            while i + 4 <= width {
-                transpose_four(to.add(i), WIDTH, from.add(i * stride), stride, k);
-                i += 4;
-            }
+            transpose(to, WIDTH, from, stride, k, width);
+            return;
         }
-        for i in i..width {
+        for i in 0..width {
             for p in 0..k {
                 *to.add(p * WIDTH + i) = *from.add(p * k_stride + i * stride);
+            }
+        }
+    }
+}
+
+/// `count` rows of `k` contiguous elements, `stride` apart, become columns: element p of row i is written to `to + p * width + i`.
+///
+/// # Safety
+/// `from + i * stride + p` is readable and `to + p * width + i` writable for every `i` below `count` and `p` below `k`.
+pub unsafe fn transpose(to: *mut f32, width: usize, from: *const f32, stride: usize, k: usize, count: usize) {
+    // SAFETY: both loops touch only the elements that the caller vouches for, each once.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        let four = count / 4 * 4;
+        #[cfg(not(target_arch = "x86_64"))]
+        let four = 0;
+        #[cfg(target_arch = "x86_64")]
+        for i in (0..four).step_by(4) {
+            transpose_four(to.add(i), width, from.add(i * stride), stride, k);
+        }
+        for i in four..count {
+            for p in 0..k {
+                *to.add(p * width + i) = *from.add(i * stride + p);
             }
         }
     }
@@ -68,7 +87,7 @@ pub unsafe fn pack_panel<const WIDTH: usize>(
 /// Four rows of `k` contiguous elements become four columns of `to`.
 ///
 /// # Safety
-/// As for [`pack_panel`].
+/// As for [`transpose`].
 #[cfg(target_arch = "x86_64")]
 unsafe fn transpose_four(to: *mut f32, width: usize, from: *const f32, stride: usize, k: usize) {
     use std::arch::x86_64::*;

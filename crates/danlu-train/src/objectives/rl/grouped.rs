@@ -9,7 +9,7 @@ use danlu_eval::Measure;
 use danlu_models::Decoder;
 
 use super::answers::{Drawn, Row, log_probs, pieces};
-use super::losses::{Known, Ratio, clipped, divergence, numbers};
+use super::losses::{Known, Ratio, at_first, clipped, divergence, numbers};
 use super::piece::Piece;
 use super::{Game, Learner, advantage};
 use crate::objectives::{Loss, Objective, Report, Sample, Shown};
@@ -150,7 +150,14 @@ impl Objective for Grouped {
 
     fn loss(&self, model: &Decoder, batch: &Piece<Old>) -> Loss {
         let one = batch.answered();
-        let policy = model.log_probs(&one.row.batch, self.game.recompute);
+        // The first pass begins with the policy that all is compared with: what the loss asks for there is known before its log-probabilities
+        // are, and the divergence from the start model alone is not.
+        let first = one.more.get().is_none() && !self.diverges();
+        let expected = first.then(|| at_first(&one.known, self.ratio(), self.game.spec.bounds()));
+        let policy = match expected {
+            Some(expected) => model.log_probs_expecting(&one.row.batch, expected, self.game.recompute),
+            None => model.log_probs(&one.row.batch, self.game.recompute),
+        };
         let old = one.more.get_or_init(|| numbers(policy.clone()));
         let (mut value, mut report) = clipped(policy.clone(), old, &one.known, self.ratio(), self.game.spec.bounds());
         if self.diverges() {

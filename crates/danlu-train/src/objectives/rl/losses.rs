@@ -51,6 +51,15 @@ pub fn clipped(policy: Tensor<1>, old: &[f32], known: &Known, ratio: Ratio, boun
     (loss, report)
 }
 
+/// The gradient of [`clipped`] by the log-probabilities while those are still what they were, `[tokens]`.
+pub(super) fn at_first(known: &Known, ratio: Ratio, bounds: (f64, f64)) -> Vec<f32> {
+    // Only changes count, and there is none.
+    let old = vec![0.0; known.weights.len()];
+    let policy = constant(&old, &Device::flex().autodiff()).require_grad();
+    let (loss, _) = clipped(policy.clone(), &old, known, ratio, bounds);
+    policy.grad_remove(&mut loss.backward()).map_or(old, numbers)
+}
+
 /// How far the ratios moved: their mean and the share that was clipped, over the tokens that carry loss.
 fn report(ratios: &[f32], known: &Known, bounds: (f64, f64)) -> Report {
     let (mut count, mut sum, mut clipped) = (0usize, 0.0, 0usize);
@@ -141,6 +150,18 @@ mod tests {
             };
             let slope = (by(1e-2) - by(-1e-2)) / 2e-2;
             assert!((slope - f64::from(found[i])).abs() < 2e-3, "{what}, token {i}: {} is {slope}", found[i]);
+        }
+    }
+
+    #[test]
+    fn the_gradient_of_the_first_pass_is_known_before_it() {
+        for ratio in [Ratio::Token, Ratio::Mean, Ratio::Whole] {
+            let policy = leaf(&OLD);
+            let (loss, _) = clipped(policy.clone(), &OLD, &known(), ratio, (0.8, 1.2));
+            let found = numbers(policy.grad_remove(&mut loss.backward()).unwrap());
+            let expected = at_first(&known(), ratio, (0.8, 1.2));
+            assert!(expected.iter().any(|&x| x != 0.0), "{ratio:?}");
+            assert_eq!(expected, found, "{ratio:?}");
         }
     }
 
