@@ -46,7 +46,7 @@ fn precision_is_read_off_at_levels_of_recall() {
     // Two things; the surest guess is right, the next wrong, the third right. Precision 1 up to recall 0.5 (51 levels), then 2/3.
     let picture =
         Judged { truths: vec![thing(0, A), thing(0, B)], guesses: vec![guess(0, A, 0.9), guess(0, C, 0.8), guess(0, B, 0.7)] };
-    let scores = detection(&[picture.clone()], 1, &By::Boxes).unwrap();
+    let scores = detection(std::slice::from_ref(&picture), 1, &By::Boxes).unwrap();
     let expected = (51.0 + 50.0 * 2.0 / 3.0) / 101.0;
     assert!((scores.average_precision.unwrap() - expected).abs() < 1e-9, "{scores:?}");
     // The surest guess of the picture finds one of two.
@@ -108,7 +108,13 @@ fn what_cannot_be_compared_is_an_error() {
     says(with(|guess| guess.score = f64::NAN), &By::Boxes, "no number");
     says(with(|guess| guess.mask = None), &By::Masks, "has none");
     says(with(|guess| guess.mask = Some(Rle::of_bitmap(2, 2, |_, _| true))), &By::Masks, "different sizes");
-    says(with(|guess| drop(guess.keypoints.pop())), &all()[2], "1 keypoints");
+    says(
+        with(|guess| {
+            guess.keypoints.pop();
+        }),
+        &all()[2],
+        "1 keypoints",
+    );
 }
 
 #[test]

@@ -299,8 +299,12 @@ mod tests {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
         let mut count = 0;
         for entry in std::fs::read_dir(folder).unwrap() {
-            Recipe::load(&entry.unwrap().path(), &[]).unwrap();
-            count += 1;
+            let path = entry.unwrap().path();
+            // What a model is asked in context is no recipe of a run: the few-shot file has a reader and tests of its own.
+            if !path.ends_with("2020-gpt3.toml") {
+                Recipe::load(&path, &[]).unwrap();
+                count += 1;
+            }
         }
         assert!(count >= 2);
     }
