@@ -162,7 +162,7 @@ impl<'a> Row<'a> {
 }
 
 /// Log-probabilities of labels among themselves, after the bias that the prompt alone gives them is taken away: each is divided by what it has
-/// where the question says nothing ("N/A", "[MASK]" and nothing at all), on average over those
+/// where the question says nothing ("N/A", `[MASK]` and nothing at all), on average over those
 /// ([Zhao et al. 2021](https://arxiv.org/abs/2102.09690), with the diagonal form that they recommend for labels). Without such questions,
 /// they are only made to sum up to one.
 pub fn calibrated(log_probs: &[f64], of_nothing: &[Vec<f64>]) -> Vec<f64> {
