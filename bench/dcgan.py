@@ -22,7 +22,7 @@ import tempfile
 import time
 
 from lenet import idx, run
-from turns import compare, median, take_turns
+from turns import compare, median, seeded, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPES = {"dcgan": "2015-dcgan.toml", "gan": "2014-gan.toml"}
@@ -158,17 +158,12 @@ def main():
         parser.error(f"--steps: the first {SKIPPED} are not counted; give at least {2 * SKIPPED}")
     if args.one:
         return torch_one(args, args.one)
-    first = args.seed
-
-    def one(who, round_):
-        args.seed = first + round_
-        return {"seed": args.seed, **(danlu(args) if who == "danlu" else torch_run(args, who))}
 
     def described(who, rows):
         return (f"{who:20} {median(rows, 'pictures_per_s'):8,.0f} pictures/s, losses {median(rows, 'discriminator_loss'):.3f} and "
                 f"{median(rows, 'generator_loss'):.3f}, peak {median(rows, 'peak_mb'):6,.0f} MB")
 
-    compare(take_turns(args.who, args.rounds, one, {"form": args.form, "steps": args.steps}, args.out), "pictures_per_s", described)
+    compare(take_turns(args.who, args.rounds, seeded(args, danlu, torch_run), {"form": args.form, "steps": args.steps}, args.out), "pictures_per_s", described)
 
 
 if __name__ == "__main__":

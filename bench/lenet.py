@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from turns import compare, median, take_turns
+from turns import compare, median, seeded, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
 RECIPES = {"1998": "1998-lenet5.toml", "modern": "1998-lenet5-modern.toml"}
@@ -191,17 +191,12 @@ def main():
     args = parser.parse_args()
     if args.one:
         return torch_one(args, args.one)
-    first = args.seed
-
-    def run(who, round_):
-        args.seed = first + round_
-        return {"seed": args.seed, **(danlu(args) if who == "danlu" else torch_run(args, who))}
 
     def described(who, rows):
         return (f"{who:20} {median(rows, 'pictures_per_s'):8,.0f} pictures/s, accuracy {median(rows, 'accuracy'):.4f}, "
                 f"peak {median(rows, 'peak_mb'):6,.0f} MB")
 
-    compare(take_turns(args.who, args.rounds, run, {"form": args.form, "epochs": args.epochs}, args.out), "pictures_per_s", described)
+    compare(take_turns(args.who, args.rounds, seeded(args, danlu, torch_run), {"form": args.form, "epochs": args.epochs}, args.out), "pictures_per_s", described)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,17 @@ def take_turns(who, rounds, run, about, out):
     return found
 
 
+def seeded(args, own, theirs):
+    """What `take_turns` runs: `own(args)` for danlu and `theirs(args, who)` for the others, each round with a seed of its own."""
+    first = args.seed
+
+    def run(who, round_):
+        args.seed = first + round_
+        return {"seed": args.seed, **(own(args) if who == "danlu" else theirs(args, who))}
+
+    return run
+
+
 def median(rows, key):
     return statistics.median(row[key] for row in rows)
 

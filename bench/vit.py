@@ -22,7 +22,7 @@ import tempfile
 import time
 
 from lenet import idx, run
-from turns import compare, median, take_turns
+from turns import compare, median, seeded, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
 LAYERS, HIDDEN, HEADS, INNER, PATCH = 6, 64, 4, 128, 4
@@ -189,18 +189,13 @@ def main():
     args = parser.parse_args()
     if args.one:
         return torch_one(args, args.one)
-    first = args.seed
-
-    def one(who, round_):
-        args.seed = first + round_
-        return {"seed": args.seed, **(danlu(args) if who == "danlu" else torch_run(args, who))}
 
     def described(who, rows):
         return (f"{who:20} {median(rows, 'pictures_per_s'):8,.0f} pictures/s, accuracy {median(rows, 'accuracy'):.4f}, "
                 f"peak {median(rows, 'peak_mb'):,.0f} MB")
 
     about = {"epochs": args.epochs, "keep": args.keep, "optimizer": args.optimizer}
-    compare(take_turns(args.who, args.rounds, one, about, args.out), "pictures_per_s", described)
+    compare(take_turns(args.who, args.rounds, seeded(args, danlu, torch_run), about, args.out), "pictures_per_s", described)
 
 
 if __name__ == "__main__":
