@@ -7,7 +7,8 @@ A folder holds `model.gguf` (`danlu models show smollm2` names it). With `--form
 `danlu models quantize` makes them; they stay in the home that the folder lies in, as models of their own, and are not made again. Both read a prompt
 of about 512 tokens and write 128 more, greedily, on two threads, each run a process of its own, by turns. Times are each program's own:
 `danlu generate --json`, and llama.cpp's performance counters, so that Python costs it nothing. Run it on a machine with nothing else to do:
-llama.cpp's threads wait for each other by spinning. Needs llama-cpp-python, built for this machine, and tokenizers.
+llama.cpp's threads wait for each other by spinning. Needs llama-cpp-python, built for this machine, tokenizers, and a C compiler for `peaks.c`,
+which tells what the machine could do at most: shares are of its multiply-adds for a prompt, of the memory it reads for writing.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 from turns import median, take_turns
 
@@ -60,6 +62,25 @@ def in_format(danlu, folder, format_):
     return made
 
 
+def peaks(threads):
+    """Multiply-adds and memory of this machine at their best, as `peaks.c` measures them now."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = f"{folder}/peaks"
+        subprocess.run(["cc", "-O3", "-march=native", "-pthread", pathlib.Path(__file__).with_name("peaks.c"), "-o", program], check=True)
+        return json.loads(subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout)
+
+
+def needs(folder, tokens, write):
+    """What a model of the Llama kind takes at least: operations for a token of the prompt (2 for each weight that multiplies it; the output layer
+    is needed for the last token only) and bytes for a token written (the file's, and the keys and values of two bytes that stand before it)."""
+    config = json.loads((folder / "config.json").read_text())
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    width = config.get("head_dim", hidden // config["num_attention_heads"])
+    keys = width * config["num_key_value_heads"]
+    layer = hidden * (2 * width * config["num_attention_heads"] + 2 * keys + 3 * config["intermediate_size"])
+    return 2 * layers * layer, (folder / "model.gguf").stat().st_size + (tokens + write // 2) * layers * 2 * keys * 2
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=pathlib.Path)
@@ -89,9 +110,12 @@ def main():
             return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
         found = take_turns(["danlu", "llama.cpp"], args.rounds, run, dict(model=folder.name), args.out)
+        best, (operations, bytes_) = peaks(args.threads), needs(folder, len(tokens), args.write)
+        shares = {"prompt": operations / best["fma_gflops"] / 1e9, "write": bytes_ / best["read_gb_s"] / 1e9}
+        print(f"{folder.name:20} at most {best['fma_gflops']} GFLOP/s and {best['read_gb_s']} GB/s; a token of the prompt takes {operations / 1e9:.3f} GFLOP, one written {bytes_ / 1e6:.1f} MB")
         for what in ["prompt", "write"]:
             ratio = statistics.median(a[what] / b[what] for a, b in zip(*found.values()))
-            print(f"{folder.name:20} {what:6}  " + "   ".join(f"{who} {median(rows, what):7.1f} tokens/s" for who, rows in found.items())
+            print(f"{folder.name:20} {what:6}  " + "   ".join(f"{who} {median(rows, what):7.1f} tokens/s ({median(rows, what) * shares[what]:.0%})" for who, rows in found.items())
                   + f"   ratio_{what} {ratio:.2f}", flush=True)
 
 
