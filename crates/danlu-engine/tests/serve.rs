@@ -459,6 +459,64 @@ fn a_grammar_holds_whatever_the_model_would_write() {
     assert!(grammars.json_schema(serde_json::json!({"type": "what"})).is_err());
 }
 
+/// Whole passes over the text so far, the grammar's mask, the likeliest token: what constrained texts are, whoever guesses ahead and whatever else
+/// is being written.
+#[test]
+fn constrained_greedy_texts_are_those_of_whole_passes() {
+    let _turn = turn();
+    let generator = generator();
+    let vocabulary = generator.tokenizer().vocab_size();
+    let grammars = Grammars::new(generator.tokenizer(), generator.ends(), vocabulary).unwrap();
+    let patterns = ["[a-z]{3,9}( [a-z]{2,7}){2,4}\\.", "(the|a) (cat|dog|mat) [0-9]{2,6}!", "[0-9]{1,3}(, [0-9]{1,3}){3,7}"];
+    let asked: Vec<(Vec<u32>, &str)> = patterns
+        .iter()
+        .zip(0..)
+        .flat_map(|(pattern, i)| [3, 40, 75, 100].map(|len| (prompt(i, len, 3 * i + 1), *pattern)))
+        .collect();
+    let whole = |ids: &[u32], pattern: &str| {
+        let (mut text, mut grammar) = (ids.to_vec(), grammars.regex(pattern).unwrap());
+        while text.len() < CONTEXT {
+            let mut logits: Vec<f32> = generator.decoder().logits(&Batch::document(&text)).into_data().try_into_vec().unwrap();
+            let row = logits.split_off((text.len() - 1) * vocabulary);
+            let mut row = row[..vocabulary].to_vec();
+            grammar.mask(&mut row).unwrap();
+            let token = (0..vocabulary).rev().max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap() as u32;
+            if generator.ends().contains(&token) {
+                break;
+            }
+            grammar.accept(token).unwrap();
+            text.push(token);
+        }
+        text.split_off(ids.len())
+    };
+    let wanted: Vec<Vec<u32>> = asked.iter().map(|(ids, pattern)| whole(ids, pattern)).collect();
+    assert!(wanted.iter().all(|tokens| tokens.len() > 4), "{wanted:?}");
+    for (i, draft) in drafts().into_iter().enumerate() {
+        let options =
+            Options { width: [12, 3, 2][i], rows: [32, 64, 120][i], kept_tokens: [0, 512, 512][i], draft, ..Options::default() };
+        let mut scheduler = Scheduler::new(&generator, options.clone());
+        let sinks: Vec<Arc<Kept>> = asked
+            .iter()
+            .map(|(ids, pattern)| {
+                let (mut one, sink) = request(ids, &Sampling { max_tokens: CONTEXT, ..Sampling::greedy() });
+                one.grammar = Some(grammars.regex(pattern).unwrap());
+                scheduler.push(one);
+                scheduler.step();
+                sink
+            })
+            .collect();
+        run(&mut scheduler);
+        for ((sink, wanted), (ids, pattern)) in sinks.iter().zip(&wanted).zip(&asked) {
+            let events = sink.events();
+            let got: Vec<u32> =
+                events.iter().filter_map(|e| if let Event::Token { token, .. } = e { Some(*token) } else { None }).collect();
+            assert_eq!(&got, wanted, "{pattern} after {} tokens, {options:?}", ids.len());
+        }
+        scheduler.forget();
+        assert_eq!(live_pages(), 0);
+    }
+}
+
 fn wait_for(what: &str, done: impl Fn() -> bool) {
     let began = Instant::now();
     while !done() {
