@@ -77,8 +77,8 @@ fn not_a_request(error: serde_json::Error) -> ApiError {
 fn make_whole(value: &mut Value) {
     match value {
         Value::Number(number) if number.is_f64() => {
-            // 2^63 itself is no `i64`.
-            let whole = number.as_f64().filter(|x| x.fract() == 0.0 && (-TWO_TO_63..TWO_TO_63).contains(x));
+            // 2^63 is no `i64`, and -2^63 stands for smaller numbers too, which are read as the nearest float.
+            let whole = number.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < TWO_TO_63);
             if let Some(x) = whole {
                 *value = Value::from(x as i64);
             }
@@ -150,8 +150,11 @@ mod tests {
         let mut value = json!({"n": 2.0, "seed": -3.0, "prompt": [7.0, 8], "temperature": 0.5, "large": 1e300, "text": "2.0"});
         make_whole(&mut value);
         assert_eq!(value, json!({"n": 2, "seed": -3, "prompt": [7, 8], "temperature": 0.5, "large": 1e300, "text": "2.0"}));
-        let mut edges = json!([9_223_372_036_854_775_808.0, -9_223_372_036_854_775_808.0]);
+        let mut edges: Value =
+            serde_json::from_str("[9223372036854775808.0, -9223372036854775809, -9223372036854775808, 4611686018427387904.0]")
+                .unwrap();
         make_whole(&mut edges);
-        assert!(edges[0].is_f64() && edges[1] == json!(i64::MIN));
+        assert!(edges[0].is_f64() && edges[1].is_f64());
+        assert_eq!((&edges[2], &edges[3]), (&json!(i64::MIN), &json!(1i64 << 62)));
     }
 }
