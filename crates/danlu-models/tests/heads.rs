@@ -435,3 +435,38 @@ fn masked_autoencoders_tell_what_they_do_not_see() {
     let mae = Mae::new(&config, 3, &device).unwrap();
     check_gradients(&mae, |mae| mae.loss(waves(2, 96, &device), &kept));
 }
+
+/// An embedder gives vectors of length 1, read back the same ones; its folder says that it names no class and is found by whoever starts from
+/// it; and everything in it learns, and the directions of identities beside it.
+#[test]
+fn embedders_are_read_back_and_learn_whole() {
+    use danlu_models::{Recognizer, VitEmbedder, VitEmbedderConfig};
+    let vit = danlu_models::VitConfig { labels: vec![], qkv_bias: false, ..vit_config([3, 8, 12]) };
+    let (config, device) = (VitEmbedderConfig { vit, embedding_size: 6 }, Device::flex());
+    let embedder = VitEmbedder::new(&config, 3, &device).unwrap();
+    assert_eq!(count(&embedder), config.parameters());
+    let pictures = waves(2, 288, &device);
+    let found = numbers(embedder.embeddings(pictures.clone(), None));
+    for vector in found.chunks(6) {
+        assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5, "{vector:?}");
+    }
+    assert!(gap(&found[..6], &found[6..]) > 1e-5, "both pictures have one vector");
+    let dir = tempfile::tempdir().unwrap();
+    folder::save_picture_embedder(&embedder, &config, dir.path()).unwrap();
+    let (read, of_file) = folder::load_picture_embedder(dir.path(), &device).unwrap();
+    assert_eq!((of_file, numbers(read.embeddings(pictures.clone(), None))), (config.clone(), found.clone()));
+    let (vit, of_vit) = folder::load_vit(dir.path(), &device).unwrap();
+    assert_eq!(
+        (of_vit, numbers(vit.wholes(pictures.clone(), None))),
+        (config.vit.clone(), numbers(embedder.vit.wholes(pictures, None)))
+    );
+    let error = format!("{:#}", folder::load_picture_classifier(dir.path(), &device).unwrap_err());
+    assert!(error.contains("embed alike"), "{error}");
+    let file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!((&file["architectures"][0], &file["num_labels"]), (&"ViTForImageClassification".into(), &6.into()));
+
+    let device = Device::flex().autodiff();
+    let embedder = VitEmbedder::new(&config, 3, &device).unwrap();
+    let model = Recognizer::new(embedder, &config, 3, 3, &device).unwrap();
+    check_gradients(&model, |model| (model.cosines(waves(2, 288, &device), None) * 3.0).sin().sum());
+}

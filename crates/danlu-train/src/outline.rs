@@ -1,5 +1,6 @@
 use danlu_models::{
     BackboneConfig, BertConfig, DecoderConfig, GanConfig, HeadConfig, LenetConfig, MaeConfig, MarianConfig, VitConfig,
+    VitEmbedderConfig,
 };
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
@@ -90,6 +91,14 @@ impl Outline {
             trained: c.parameters(),
             floats_per_layer: c.layer_activations(kept + 1),
         }
+    }
+}
+
+impl Outline {
+    /// Of an embedder that sees `kept` patches of each picture and learns to tell `identities` apart.
+    pub fn of_embedder(c: &VitEmbedderConfig, kept: usize, identities: usize) -> Self {
+        let parameters = c.parameters() + (identities * c.embedding_size) as u64;
+        Outline { vocabulary: identities, parameters, trained: parameters, ..Outline::of_vit(&c.vit, kept) }
     }
 }
 

@@ -410,3 +410,63 @@ fn a_vision_transformer_starts_from_a_masked_autoencoder() {
     assert!(train(&vit, 3, "model.from=mae model.kind=lenet").contains("lenet"));
     assert!(train(&mae, 3, "mae.mask=0.99").contains("mask_ratio"));
 }
+
+/// Stamps are learned as identities, stopped and gone on with, kept, and pictures compared by what was learned; a run on folders of pictures
+/// starts from it.
+#[test]
+fn identities_are_learned_and_recognized() {
+    let home = Home::new();
+    let dir = home.dir.path().join("stamps");
+    fs::create_dir(&dir).unwrap();
+    for i in 0..24u32 {
+        let inside = |x: u32, y: u32| x.abs_diff(12) + y.abs_diff(12) < 8 + i % 4;
+        let color = |x, y| image::Rgba([(10 * i) as u8, 120, (250 - 10 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
+        image::RgbaImage::from_fn(24, 24, color).save(dir.join(format!("{i}.png"))).unwrap();
+    }
+    let people = home.dir.path().join("people");
+    for i in 0..8u32 {
+        fs::create_dir_all(people.join(format!("who-{i}"))).unwrap();
+        for n in 0..4u32 {
+            let color = |x: u32, y: u32| image::Rgb([(30 * i) as u8, (20 * n + x) as u8, (5 * y) as u8]);
+            image::RgbImage::from_fn(16, 16, color).save(people.join(format!("who-{i}/{n}.png"))).unwrap();
+        }
+    }
+    let recipe = format!(
+        "name = \"faces\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.3\n[image]\nsize = [16, 16]\n[embed]\nidentity = \"stamp\"\n\
+         size = 8\nmargin = 0.2\nscale = 16.0\n[model]\nkind = \"vit\"\nlayers = 1\nhidden = 32\nheads = 2\nintermediate = 64\n\
+         [objective]\nkind = \"image-embed\"\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.003\n[checkpoint]\nevery = 50\n[eval]\n\
+         every = 100000\ntokens = 400\nfinal_tokens = 2000\n[sample]\nevery = 0\n[budget]\nsteps = 500\n"
+    );
+    let path = home.write("faces.toml", &recipe);
+    assert!(home.expect(0, &["plan", &path]).contains("pictures/s"));
+    let text = home.expect(0, &["train", &path, "--run", "whole"]);
+    for part in ["identities to learn", "16×16", "area under the ROC curve", "tar at far 0.01", "danlu embed alike"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let begin = home.command(&["train", &path, "--run", "parts", "--json"]);
+    assert_eq!(interrupt_at(begin, 30, "-INT"), 130);
+    home.expect(0, &["train", "--resume", "parts"]);
+    assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
+
+    let [a, b] = ["0", "20"].map(|name| dir.join(format!("{name}.png")).display().to_string());
+    let compared = home.expect(0, &["embed", "alike", &a, &b, &a, "--model", "whole"]);
+    let lines: Vec<&str> = compared.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("1.000") && lines[1].ends_with("20.png"), "{compared}");
+    let alone = home.json(&["embed", "alike", &a, "--model", "whole@1", "--json"]);
+    assert_eq!(alone[0]["vector"].as_array().map(Vec::len), Some(8));
+    assert!(home.expect(3, &["embed", "alike", &a, "nowhere.png", "--model", "whole"]).contains("nowhere.png"));
+    assert!(home.expect(3, &["classify", "whole", &a]).contains("embed alike"));
+    let folder = home.dir.path().join("models/whole@1").display().to_string();
+    assert!(fs::read_to_string(format!("{folder}/README.md")).unwrap().contains("embed alike one.png other.png --model whole@1"));
+    home.expect(0, &["models", "import", &folder, "--name", "again"]);
+    assert_eq!(home.expect(0, &["embed", "alike", &a, &b, "--model", "again"]), format!("{}\n", lines[1]));
+
+    let sources = format!("data.sources={}", people.display());
+    let further = ["--set", &sources, "--set", "embed.identity=folder", "--set", "model.from=whole", "--set", "budget.steps=5"];
+    let further: Vec<&str> = ["train", &path, "--run", "people"].into_iter().chain(further).collect();
+    assert!(home.expect(0, &further).contains("4 identities to learn, 4 others held out"));
+    assert!(
+        home.expect(3, &["train", &path, "--run", "bad", "--set", "embed.identity=folder"]).contains("no folder with pictures")
+    );
+    assert!(home.expect(3, &["train", &path, "--run", "bad", "--set", "model.kind=lenet"]).contains("model.kind"));
+}

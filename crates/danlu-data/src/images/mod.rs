@@ -5,6 +5,7 @@
 
 mod augment;
 mod folder;
+mod identities;
 mod idx;
 mod operations;
 mod patches;
@@ -22,6 +23,7 @@ use crate::hash;
 
 pub use augment::{Augment, Scale};
 pub(crate) use folder::{decode, pixels};
+pub use identities::{Identities, Pairs};
 pub use patches::drawn_patches;
 pub use sheet::sheet;
 

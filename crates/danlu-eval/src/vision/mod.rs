@@ -13,4 +13,4 @@ pub use average_precision::{Detection, detection};
 pub use detection::{By, Guess, Judged, PERSON_SIGMAS};
 pub use keypoints::correct_keypoints;
 pub use overlap::{box_overlap, keypoint_similarity, mask_overlap};
-pub use verification::{Roc, RocPoint};
+pub use verification::{Roc, RocPoint, accuracy_by_folds, area_interval, best_threshold};

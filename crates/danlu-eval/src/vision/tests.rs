@@ -156,3 +156,34 @@ fn verification_is_counted_by_hand() {
     assert_eq!((alike.area(), alike.equal_error(), alike.at_false_accept(0.5).true_accept), (0.5, 0.5, 0.0));
     assert!(Roc::of(&[(1.0, true)]).is_err() && Roc::of(&[(f64::NAN, true), (0.0, false)]).is_err());
 }
+
+#[test]
+fn thresholds_are_chosen_on_other_pairs() {
+    let first = [(0.95, true), (0.5, true), (0.45, false), (0.2, false)];
+    let second = [(0.8, true), (0.3, true), (0.6, false), (0.1, false)];
+    // Of the first four a threshold between 0.5 and 0.45 judges all rightly; of the others one below 0.8 judges three, as does one at 0.3.
+    assert!((best_threshold(&first) - 0.475).abs() < 1e-12 && (best_threshold(&second) - 0.7).abs() < 1e-12);
+    assert_eq!(best_threshold(&[(0.5, false)]), f64::INFINITY);
+    assert_eq!(best_threshold(&[(0.5, true)]), 0.5);
+    // By 0.7 three of the first are judged rightly, by 0.475 two of the second.
+    let dealt: Vec<(f64, bool)> = first.into_iter().zip(second).flat_map(|(a, b)| [a, b]).collect();
+    assert!((accuracy_by_folds(&dealt, 2) - 5.0 / 8.0).abs() < 1e-12);
+}
+
+#[test]
+fn the_interval_of_an_area_holds_it_and_shrinks_with_more_pairs() {
+    // Scores of the same are higher by a third of their spread.
+    let pairs = |count: usize| -> Vec<(f64, bool)> {
+        let score = |i: usize| (i * 7919 % 1000) as f64 / 1000.0 + if i.is_multiple_of(2) { 0.3 } else { 0.0 };
+        (0..count).map(|i| (score(i), i.is_multiple_of(2))).collect()
+    };
+    let widths = [100, 1600].map(|count| {
+        let pairs = pairs(count);
+        let (area, (low, high)) = (Roc::of(&pairs).unwrap().area(), area_interval(&pairs));
+        assert!(low < area && area < high && low > 0.5 && high < 1.0, "{low} {area} {high}");
+        high - low
+    });
+    assert!(widths[1] < 0.5 * widths[0], "{widths:?}");
+    assert_eq!(area_interval(&[(1.0, true), (0.0, false), (0.0, false)]).1, 1.0);
+    assert_eq!(area_interval(&[]), (0.0, 1.0));
+}

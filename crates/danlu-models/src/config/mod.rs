@@ -2,6 +2,7 @@
 //! fifth generation read it.
 
 mod bert;
+mod embedder;
 mod gan;
 mod head;
 mod json;
@@ -14,6 +15,8 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
+pub(crate) use embedder::EMBEDDING;
+pub use embedder::VitEmbedderConfig;
 pub use gan::{GanConfig, GanForm};
 pub use head::{HeadConfig, Pooling, Task};
 pub(crate) use lenet::Stage;

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
-use crate::config::{LenetConfig, MaeConfig, VitConfig};
+use crate::config::{EMBEDDING, LenetConfig, MaeConfig, VitConfig, VitEmbedderConfig};
+use crate::recognizer::VitEmbedder;
 use crate::vit::{Vit, VitClassifier};
 use crate::{Lenet, Mae, PictureClassifier, PictureConfig};
 
@@ -49,6 +50,11 @@ pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureCl
             (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config))
         }
         Some("vit") => {
+            ensure!(
+                !is_picture_embedder(dir)?,
+                "{} gives embeddings of pictures, which name nothing: `danlu embed alike` compares pictures by them",
+                dir.display()
+            );
             let labels = labels(&value).with_context(in_config)?;
             let config = VitConfig { labels, ..scaled(VitConfig::try_from(value).with_context(in_config)?, dir)? };
             let vit = VitClassifier::empty(&config, device).with_context(in_config)?;
@@ -109,8 +115,40 @@ pub fn save_mae(mae: &Mae, config: &MaeConfig, dir: &Path) -> Result<()> {
     write_scale(dir, config.vit.image_size, [&config.vit.image_mean, &config.vit.image_std])
 }
 
-/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier or of a masked autoencoder, for another head. Its
-/// configuration has the labels that a classifier had.
+/// Whether the model in `dir` gives embeddings of pictures.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn is_picture_embedder(dir: &Path) -> Result<bool> {
+    let config = read_config(dir)?;
+    Ok(config["model_type"] == "vit" && !config[EMBEDDING].is_null())
+}
+
+/// Reads the network in `dir` that gives embeddings of pictures.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_picture_embedder(dir: &Path, device: &Device) -> Result<(VitEmbedder, VitEmbedderConfig)> {
+    let in_config = || format!("in {}", dir.join("config.json").display());
+    ensure!(is_picture_embedder(dir)?, "{} gives no embeddings of pictures", dir.display());
+    let config = VitEmbedderConfig::try_from(read_config(dir)?).with_context(in_config)?;
+    let config = VitEmbedderConfig { vit: scaled(config.vit.clone(), dir)?, ..config };
+    let embedder = Weights::open(dir)?.fill(VitEmbedder::empty(&config, device), false)?;
+    Ok((embedder, config))
+}
+
+/// Writes the embedder to `dir`, as [`save_picture_classifier`] does.
+///
+/// # Errors
+/// As [`super::save`].
+pub fn save_picture_embedder(embedder: &VitEmbedder, config: &VitEmbedderConfig, dir: &Path) -> Result<()> {
+    write::weights(embedder, dir, &SaveOptions::default())?;
+    write_json(&dir.join("config.json"), &Value::from(config.clone()))?;
+    write_scale(dir, config.vit.image_size, [&config.vit.image_mean, &config.vit.image_std])
+}
+
+/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier, an embedder or a masked autoencoder, for another
+/// head. Its configuration has the labels that a classifier had.
 ///
 /// # Errors
 /// As [`super::load`].
@@ -118,6 +156,10 @@ pub fn load_vit(dir: &Path, device: &Device) -> Result<(Vit, VitConfig)> {
     if picture_kind(dir)? == Some("vit_mae") {
         let (mae, config) = load_mae(dir, device)?;
         return Ok((mae.vit, config.vit));
+    }
+    if is_picture_embedder(dir)? {
+        let (embedder, config) = load_picture_embedder(dir, device)?;
+        return Ok((embedder.vit, config.vit));
     }
     match load_picture_classifier(dir, device)? {
         (PictureClassifier::Vit(model), PictureConfig::Vit(config)) => Ok((model.vit, config)),

@@ -38,10 +38,10 @@ pub struct ImageClassify {
 #[derive(Debug, Clone)]
 pub struct PictureBatch {
     /// Scaled, picture after picture.
-    values: Vec<f32>,
-    labels: Ids,
+    pub(super) values: Vec<f32>,
+    pub(super) labels: Ids,
     /// The patches of each that are seen; none where all are.
-    kept: Option<Ids>,
+    pub(super) kept: Option<Ids>,
 }
 
 impl ImageClassify {
@@ -121,7 +121,7 @@ fn cost(logits: Tensor<2>, labels: &Ids, smoothing: f64) -> Tensor<1> {
 }
 
 /// The output that is largest in each row.
-fn guesses(logits: Tensor<2>) -> Vec<usize> {
+pub(super) fn guesses(logits: Tensor<2>) -> Vec<usize> {
     let width = logits.dims()[1];
     let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(place, _)| place);
     logits.inner().into_data().iter::<f32>().collect::<Vec<_>>().chunks(width).map(best).collect()

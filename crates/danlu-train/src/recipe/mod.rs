@@ -6,6 +6,7 @@ mod classify;
 mod course;
 mod data;
 mod distill;
+mod embed;
 mod gan;
 mod gate;
 mod image;
@@ -32,6 +33,7 @@ pub use course::{BatchSpec, Budget, CheckpointSpec, EvalSpec, SampleSpec};
 pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
+pub use embed::{EmbedSpec, IdentityKind, MarginLoss};
 pub use gan::{GanLoss, GanSpec};
 pub use gate::GateSpec;
 pub use image::{ImageSpec, LenetFormKind, LenetSpec, MaeSpec, VitSpec};
@@ -96,6 +98,8 @@ pub struct Recipe {
     pub vit: VitSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub mae: MaeSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub embed: EmbedSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -267,6 +271,7 @@ impl Default for Recipe {
             gan: GanSpec::default(),
             vit: VitSpec::default(),
             mae: MaeSpec::default(),
+            embed: EmbedSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),
@@ -346,7 +351,9 @@ impl Recipe {
     /// What a row of its data is made of and what is counted, for people: what the code calls tokens is a picture where one is read as a whole.
     pub fn unit(&self) -> &'static str {
         match self.objective.kind {
-            ObjectiveKind::ImageClassify | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => "pictures",
+            ObjectiveKind::ImageClassify | ObjectiveKind::ImageEmbed | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => {
+                "pictures"
+            }
             ObjectiveKind::Word2vec => "words",
             // Features alone read a text at once.
             ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",

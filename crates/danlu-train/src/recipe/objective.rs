@@ -32,6 +32,8 @@ pub enum ObjectiveKind {
     TokenClassify,
     /// Say which of several classes each picture has (LeCun 1998).
     ImageClassify,
+    /// Give each picture an embedding in which pictures of one identity are alike, also of identities never seen; `[embed]` says how (Deng 2019).
+    ImageEmbed,
     /// Draw pictures that another network cannot tell from real ones; `[gan]` says how (Goodfellow 2014).
     Gan,
     /// Say what the patches of a picture are that are hidden, from the few that are seen; `[mae]` says how (He 2021).

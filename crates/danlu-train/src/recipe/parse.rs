@@ -172,6 +172,7 @@ fn relations(recipe: &Recipe) -> Result<()> {
     recipe.translate.validate()?;
     recipe.image.validate()?;
     recipe.gan.validate()?;
+    recipe.embed.validate()?;
     for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
         super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
     }

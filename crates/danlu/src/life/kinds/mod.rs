@@ -2,6 +2,7 @@
 
 mod classify;
 mod distill;
+mod faces;
 mod gan;
 mod masked;
 mod masked_pictures;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use classify::{FEATURES, Labeller};
 pub use distill::Distill;
+pub use faces::Faces;
 pub use gan::Game;
 pub use masked::Masked;
 pub use masked_pictures::MaskedPictures;
@@ -150,6 +152,7 @@ kinds! {
     Picture(Pictures),
     Play(Game),
     MaskedPicture(MaskedPictures),
+    Recognize(Faces),
     Prefer(Prefer),
     Judge(Judge),
     DistillText(Distill<Pretrain>),
@@ -186,6 +189,7 @@ impl Prepared {
             ObjectiveKind::ImageClassify => Prepared::Picture(Box::new(Pictures::new(home, &recipe, progress)?)),
             ObjectiveKind::Gan => Prepared::Play(Box::new(Game::new(home, &recipe, progress)?)),
             ObjectiveKind::MaskedImage => Prepared::MaskedPicture(Box::new(MaskedPictures::new(home, &recipe, progress)?)),
+            ObjectiveKind::ImageEmbed => Prepared::Recognize(Box::new(Faces::new(home, &recipe, progress)?)),
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {
