@@ -17,6 +17,8 @@ const PAIRS: usize = 6000;
 const MOST_MADE: usize = 256 << 20;
 /// Pictures that are made for the mean and the deviation of all that will be.
 const SCALED: usize = 1024;
+/// Another thread is worth waking for so many pictures.
+const AT_ONCE: usize = 8;
 /// Of views that no run gets to.
 const BEYOND: u64 = 1 << 63;
 /// What is asked about is drawn from here, so that every run is asked the same.
@@ -184,7 +186,7 @@ impl Identities {
                 }
             }
         };
-        let pictures = to.par_chunks_exact_mut(self.pairs.pictures.each()).enumerate();
+        let pictures = to.par_chunks_exact_mut(self.pairs.pictures.each()).enumerate().with_min_len(AT_ONCE);
         pictures.map(|(i, to)| one((position + i as u64, to))).collect()
     }
 }

@@ -133,16 +133,11 @@ impl Objective for ImageClassify {
 
     fn batch(&self, position: u64) -> Result<PictureBatch> {
         let train = &self.set.train;
-        let each = train.each();
-        let mut values = vec![0.0; self.micro_rows * each];
-        let mut labels = Vec::with_capacity(self.micro_rows);
-        for (position, to) in (position..).zip(values.chunks_exact_mut(each)) {
-            let row = self.row(position);
-            self.augment.write(train, row, position, &self.scale, to);
-            labels.push(train.label(row));
-        }
+        let rows: Vec<usize> = (position..).take(self.micro_rows).map(|position| self.row(position)).collect();
+        let values = self.augment.write_all(train, &rows, position, &self.scale);
+        let labels = rows.iter().map(|&row| train.label(row)).collect();
         let kept = self.patches.map(|patches| kept_from(position, self.micro_rows, patches, self.seed));
-        Ok(PictureBatch { values, labels: labels.into(), kept })
+        Ok(PictureBatch { values, labels, kept })
     }
 
     fn targets(&self, batch: &PictureBatch) -> usize {

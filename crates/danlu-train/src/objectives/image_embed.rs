@@ -141,12 +141,13 @@ impl Objective for ImageEmbed {
         let count = usize::try_from(pictures / 2).unwrap_or(usize::MAX).max(LEAST).min(self.pairs().places.len());
         let scores = self.scores(&model.embedder.valid(), &(0..count).collect::<Vec<_>>())?;
         let roc = Roc::of(&scores)?;
-        let (low, high) = area_interval(&scores);
+        let (area, (low, high)) = (roc.area(), area_interval(&scores));
         Ok(Measure {
             unit: AREA,
-            value: roc.area(),
-            low,
-            high,
+            value: area,
+            // Where nothing is mistaken all three are one, but for rounding.
+            low: low.min(area),
+            high: high.max(area),
             items: count as u64,
             tokens: 2 * count as u64,
             bytes: 0,
