@@ -84,6 +84,9 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
 fn of_pictures(kind: Option<&str>) -> Option<(&'static str, &'static str)> {
     match kind? {
         "lenet" => Some(("image-classification", "classify MODEL picture.png")),
+        "vit_detect" => Some(("object-detection", "classify MODEL picture.png --sheet seen.png")),
+        "vit_segment" => Some(("image-segmentation", "classify MODEL picture.png --sheet seen.png")),
+        "vit_pose" => Some(("keypoint-detection", "classify MODEL picture.png --sheet seen.png")),
         "gan" => Some(("unconditional-image-generation", "generate MODEL --out pictures.png")),
         _ => None,
     }

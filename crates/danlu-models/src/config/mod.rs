@@ -2,6 +2,7 @@
 //! fifth generation read it.
 
 mod bert;
+mod dense;
 mod gan;
 mod head;
 mod json;
@@ -14,6 +15,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
+pub use dense::{DenseConfig, DenseTask};
 pub use gan::{GanConfig, GanForm};
 pub use head::{HeadConfig, Pooling, Task};
 pub(crate) use lenet::Stage;

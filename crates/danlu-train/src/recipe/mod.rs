@@ -14,6 +14,7 @@ mod objective;
 mod parse;
 mod preference;
 mod rl;
+mod scene;
 mod schema;
 mod story;
 mod translate;
@@ -39,6 +40,7 @@ pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use scene::SceneSpec;
 pub use story::StorySpec;
 pub use translate::TranslateSpec;
 pub use tune::{Part, TuneSpec};
@@ -96,6 +98,8 @@ pub struct Recipe {
     pub vit: VitSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub mae: MaeSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub scene: SceneSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -267,6 +271,7 @@ impl Default for Recipe {
             gan: GanSpec::default(),
             vit: VitSpec::default(),
             mae: MaeSpec::default(),
+            scene: SceneSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),
@@ -347,6 +352,7 @@ impl Recipe {
     pub fn unit(&self) -> &'static str {
         match self.objective.kind {
             ObjectiveKind::ImageClassify | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => "pictures",
+            ObjectiveKind::Detect | ObjectiveKind::Segment | ObjectiveKind::Pose => "pictures",
             ObjectiveKind::Word2vec => "words",
             // Features alone read a text at once.
             ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",

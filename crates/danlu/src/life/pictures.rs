@@ -74,6 +74,9 @@ pub fn check(dir: &Path) -> Result<u64> {
     let (parameters, found) = if folder::picture_kind(dir)? == Some("vit_mae") {
         let (mae, config) = folder::load_mae(dir, &device)?;
         (config.parameters(), mae.vit.states(grey(config.vit.picture().len()), None))
+    } else if folder::dense_task(dir)?.is_some() {
+        let (model, config) = folder::load_dense(dir, &device)?;
+        (config.parameters(), model.maps(grey(config.vit.picture().len())))
     } else {
         let (model, config) = folder::load_picture_classifier(dir, &device)?;
         (config.parameters(), model.logits(grey(config.picture().len())))

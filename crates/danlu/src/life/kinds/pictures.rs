@@ -99,8 +99,13 @@ fn lenet(recipe: &Recipe, set: &ImageSet) -> LenetConfig {
 
 /// The Vision Transformer that the recipe asks for, for these pictures, without classes.
 pub(super) fn vit(recipe: &Recipe, set: &ImageSet) -> VitConfig {
-    let (spec, scale) = (&recipe.model, Scale::of(&set.train));
-    let config = VitConfig::new(picture_of(set), recipe.vit.patch, spec.hidden.unwrap_or(VIT.0), spec.layers.unwrap_or(VIT.1));
+    vit_of(recipe, picture_of(set), Scale::of(&set.train))
+}
+
+/// [`vit`] for pictures of `[channels, height, width]` that are scaled so.
+pub(super) fn vit_of(recipe: &Recipe, picture: [usize; 3], scale: Scale) -> VitConfig {
+    let spec = &recipe.model;
+    let config = VitConfig::new(picture, recipe.vit.patch, spec.hidden.unwrap_or(VIT.0), spec.layers.unwrap_or(VIT.1));
     VitConfig {
         num_attention_heads: spec.heads.unwrap_or(config.num_attention_heads),
         intermediate_size: spec.intermediate.unwrap_or(config.intermediate_size),
@@ -209,7 +214,7 @@ fn found(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Im
 }
 
 /// Lists what was set aside, and says how much that is and where the reasons are.
-fn aside(home: &Path, name: &str, set_aside: &[SetAside]) -> Result<String> {
+pub(super) fn aside(home: &Path, name: &str, set_aside: &[SetAside]) -> Result<String> {
     let Some(first) = set_aside.first() else { return Ok(String::new()) };
     let path = home.join("cache").join(SET_ASIDE).join(format!("{name}.jsonl"));
     let lines: Vec<String> = set_aside.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
