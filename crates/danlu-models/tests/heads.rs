@@ -470,3 +470,58 @@ fn embedders_are_read_back_and_learn_whole() {
     let model = Recognizer::new(embedder, &config, 3, 3, &device).unwrap();
     check_gradients(&model, |model| (model.cosines(waves(2, 288, &device), None) * 3.0).sin().sum());
 }
+
+/// What a network says of every place: the cells of all patches lie row by row, read back it says the same, a new head stands on its encoder,
+/// and every parameter gets its gradient.
+#[test]
+fn networks_for_every_place_are_read_back_and_their_cells_lie_where_they_should() {
+    use danlu_models::{DenseConfig, DenseTask, VitConfig, VitDense, names};
+    let vit = VitConfig { qkv_bias: false, initializer_range: 0.2, ..vit_config([3, 8, 12]) };
+    for (task, stride) in [(DenseTask::Detect, 4), (DenseTask::Segment, 1), (DenseTask::Pose, 2)] {
+        let keypoints = if task == DenseTask::Pose { vec!["top".into(), "end".into()] } else { vec![] };
+        let config = DenseConfig { vit: vit.clone(), task, keypoints, stride };
+        let device = Device::flex();
+        let model = VitDense::new(&config, 3, &device).unwrap();
+        assert_eq!(count(&model), config.parameters());
+        let pictures = waves(2, model.vit.picture().len(), &device);
+        let said = model.maps(pictures.clone());
+        let ([rows, columns], outputs) = (config.cells(), config.outputs());
+        assert_eq!(said.dims(), [2 * rows * columns, outputs]);
+
+        let dir = tempfile::tempdir().unwrap();
+        folder::save_dense(&model, &config, dir.path()).unwrap();
+        assert_eq!((folder::dense_task(dir.path()).unwrap(), folder::picture_kind(dir.path()).unwrap()), (Some(task), None));
+        let (read, found) = folder::load_dense(dir.path(), &device).unwrap();
+        assert_eq!(found, config);
+        assert_eq!(numbers(read.maps(pictures.clone())), numbers(said.clone()));
+        let (encoder, of_encoder) = folder::load_vit(dir.path(), &device).unwrap();
+        assert_eq!((of_encoder, names_and_shapes(&encoder)), (vit.clone(), names_and_shapes(&model.vit)));
+        let again = VitDense::on(encoder, &config, 3, &device).unwrap();
+        assert_eq!(numbers(again.maps(pictures.clone())), numbers(said));
+        assert!(folder::load_picture_classifier(dir.path(), &device).is_err());
+
+        // With nothing but biases, each number is that of its place in its patch.
+        let (fine, mut biases) = (4 / stride, vec![]);
+        let plain = names::fill_some(model, |name, shape| {
+            let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+            Ok(match name {
+                "classifier.weight" => Some(vec![0.0; values.len()]),
+                "classifier.bias" => {
+                    biases = values.clone();
+                    Some(values)
+                }
+                _ => None,
+            })
+        });
+        let found = numbers(plain.unwrap().maps(pictures));
+        for (at, found) in found.into_iter().enumerate() {
+            let (cell, output) = (at / outputs % (rows * columns), at % outputs);
+            let (row, column) = (cell / columns % fine, cell % columns % fine);
+            assert_eq!(found, biases[(row * fine + column) * outputs + output], "cell {cell}");
+        }
+
+        let device = Device::flex().autodiff();
+        let model = VitDense::new(&config, 3, &device).unwrap();
+        check_gradients(&model, |model| (model.maps(waves(2, 288, &device)) * 5.0).sin().mean());
+    }
+}

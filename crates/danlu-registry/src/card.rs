@@ -89,6 +89,9 @@ fn of_pictures(kind: Option<&str>, embeds: bool) -> Option<(&'static str, &'stat
         "vit" => Some(("image-classification", "classify MODEL picture.png")),
         "vit_mae" => Some(("image-feature-extraction", "train recipes/2020-vit.toml --set model.from=MODEL")),
         "lenet" => Some(("image-classification", "classify MODEL picture.png")),
+        "vit_detect" => Some(("object-detection", "classify MODEL picture.png --sheet seen.png")),
+        "vit_segment" => Some(("image-segmentation", "classify MODEL picture.png --sheet seen.png")),
+        "vit_pose" => Some(("keypoint-detection", "classify MODEL picture.png --sheet seen.png")),
         "gan" => Some(("unconditional-image-generation", "generate MODEL --out pictures.png")),
         _ => None,
     }

@@ -435,3 +435,100 @@ fn recognizers_learn_identities_and_go_on_bit_for_bit() {
     assert!(measure.value > 0.75 && measure.items == 6000, "{measure}");
     assert_eq!(objective.samples(&model, 3).unwrap().len(), 4);
 }
+
+/// Coloured rectangles on noise, one in each picture, with their boxes, masks and two corners, as folders in COCO's format.
+fn rectangles(dir: &Path) -> danlu_data::scenes::SceneSet {
+    use danlu_data::scenes::coco::{self, Class};
+    use danlu_data::scenes::{Instance, Kept, Keypoint, Picture, Rle, SceneSet, Visibility};
+    let class = |(id, name): (u64, &str)| Class { id, name: name.into(), keypoints: vec!["first".into(), "last".into()] };
+    let classes: Vec<Class> = (1..).zip(["red", "green"]).map(class).collect();
+    let write = |split: &str, count: u64, first: u64| {
+        let picture = |index: u64| {
+            let random = |stream: u64| {
+                ((index + first).wrapping_mul(2_654_435_761) ^ stream.wrapping_mul(40_503)).wrapping_mul(2_246_822_519) >> 20
+            };
+            let (wide, high) = (10 + random(1) % 9, 10 + random(2) % 9);
+            let (left, top) = (random(3) % (33 - wide), random(4) % (33 - high));
+            let is_in = |y: u64, x: u64| (top..top + high).contains(&y) && (left..left + wide).contains(&x);
+            let class = (index + first) % 2;
+            let pixel = |at: u64| {
+                let (channel, y, x) = (at / 1024, at / 32 % 32, at % 32);
+                let noise = random(10 + at) % 60;
+                (if is_in(y, x) && channel == class { 180 + noise } else { noise }) as u8
+            };
+            let at = |x: u64, y: u64| Keypoint { x: x as f64, y: y as f64, visibility: Visibility::Visible };
+            let thing = Instance {
+                class: class as u32,
+                bbox: [left, top, wide, high].map(|side| side as f64),
+                area: (wide * high) as f64,
+                mask: Some(Rle::of_bitmap(32, 32, |y, x| is_in(u64::from(y), u64::from(x)))),
+                keypoints: vec![at(left, top), at(left + wide, top + high)],
+                crowd: false,
+                identity: None,
+            };
+            (Picture { height: 32, width: 32, pixels: (0..3072).map(pixel).collect() }, vec![thing])
+        };
+        let folder = dir.join(split);
+        coco::write(&folder, &classes, count, picture).unwrap();
+        let (from, to) = (folder.join("instances.json"), folder.join(format!("instances_{split}.json")));
+        std::fs::rename(from, &to).unwrap();
+        (to, folder.join("images"))
+    };
+    let files = vec![write("train", 160, 0), write("val", 40, 1000)];
+    SceneSet::kept(files, &Kept { height: 32, width: 32, alone: false, held_out: 0.2, seed: 0 }).unwrap()
+}
+
+/// A Vision Transformer learns boxes, pixels and points, and goes on bit for bit.
+#[test]
+fn vision_transformers_learn_what_is_where_and_go_on_bit_for_bit() {
+    use danlu_data::images::Scale;
+    use danlu_data::scenes::Side;
+    use danlu_models::{DenseConfig, DenseTask, VitConfig, VitDense};
+    use danlu_train::Dense;
+    use danlu_train::objectives::dense::{guesses, is_shown};
+    let dir = tempfile::tempdir().unwrap();
+    let set = std::sync::Arc::new(rectangles(dir.path()));
+    assert_eq!((set.count(Side::Train), set.count(Side::HeldOut)), (160, 40), "{:?}", set.set_aside);
+    let labels: Vec<String> = set.classes.iter().map(|class| class.name.clone()).collect();
+    let scale = Scale { mean: vec![0.15; 3], deviation: vec![0.2; 3] };
+    for (task, kind, least) in
+        [(DenseTask::Detect, "detect", 0.05), (DenseTask::Segment, "segment", 0.5), (DenseTask::Pose, "pose", 0.4)]
+    {
+        let vit = VitConfig { labels: labels.clone(), ..VitConfig::new([3, 32, 32], 8, 32, 2) };
+        let keypoints = if task == DenseTask::Pose { set.classes[0].keypoints.clone() } else { vec![] };
+        let config = DenseConfig { vit, task, keypoints, stride: task.usual_stride(8) };
+        let recipe = format!(
+            "name = 'places'\n[objective]\nkind = '{kind}'\n[model]\nkind = 'vit'\n[vit]\npatch = 8\n[batch]\nexamples = 16\nmicro_tokens = 8\n\
+             [optimizer]\nkind = 'muon'\nrate = 0.004\nembedding_rate = 0.004\nmuon_rate = 0.03\n[checkpoint]\nevery = 10\n[eval]\n\
+             every = 1000\n[sample]\nevery = 0\n[budget]\nsteps = 300\n"
+        );
+        let recipe = Recipe::from_toml(&recipe, "places", &[]).unwrap();
+        let plan = resolve_examples(&recipe, Outline::from(&config), &PICTURES, config.flops(), 1e11).unwrap();
+        let objective = Dense::new(&plan, set.clone(), scale.clone(), config.clone()).unwrap();
+        let shown = objective.show(&objective.batch(0).unwrap()).unwrap();
+        assert!(shown.text.contains("3×32×32") && shown.with_loss() >= 1, "{shown:?}");
+        let fresh = |device: &Device| VitDense::new(&config, 5, device);
+        let model = fresh(&Device::flex().autodiff()).unwrap();
+        let before = objective.measure(&model, 40).unwrap();
+        let first = objective.loss(&model, &objective.batch(0).unwrap()).value.into_scalar::<f32>();
+        let after = exact(&plan, &objective, fresh);
+        assert!(after.value > before.value && after.value >= least, "{kind}: {before} to {after}");
+        let folder = tempfile::tempdir().unwrap();
+        let trained = trained_in(folder.path(), (&plan, &objective), fresh, None).model;
+        let last = objective.loss(&trained, &objective.batch(0).unwrap()).value.into_scalar::<f32>();
+        assert!(last < 0.7 * first, "{kind}: a loss of {first} became {last}");
+
+        // Saved and loaded it sees the same things, and draws them.
+        let at = folder.path().join("model");
+        std::fs::create_dir(&at).unwrap();
+        danlu_models::folder::save_dense(&trained.valid(), &config, &at).unwrap();
+        let (read, found) = danlu_models::folder::load_dense(&at, &Device::flex()).unwrap();
+        let pictures: Vec<_> = (0..4).map(|index| set.held_out(index).picture).collect();
+        let seen = guesses(&trained.valid(), &config, &scale, &pictures).unwrap();
+        assert_eq!(guesses(&read, &found, &scale, &pictures).unwrap(), seen);
+        assert!(task == DenseTask::Detect || seen.iter().flatten().any(|guess| is_shown(&config, guess)), "{kind}: {seen:?}");
+        let png = objective.sheet(&trained).unwrap().unwrap();
+        assert!(png.starts_with(b"\x89PNG"));
+        assert_eq!(objective.samples(&trained, 0).unwrap().len(), 3);
+    }
+}

@@ -28,7 +28,7 @@ pub use patches::drawn_patches;
 pub use sheet::sheet;
 
 /// The most bytes that all pictures together may have once they are decoded.
-const MOST_BYTES: u64 = 4 << 30;
+pub(crate) const MOST_BYTES: u64 = 4 << 30;
 /// The most classes.
 pub(crate) const MOST_CLASSES: usize = 65_536;
 

@@ -1,6 +1,7 @@
 use danlu_data::scenes::{Instance, Keypoint, Rle, Visibility};
 
 use super::*;
+use crate::Confusion;
 
 fn thing(class: u32, bbox: [f64; 4]) -> Instance {
     let [left, top, wide, high] = bbox.map(|x| x as u32);
@@ -59,6 +60,40 @@ fn precision_is_read_off_at_levels_of_recall() {
     twice.guesses[1] = guess(0, A, 0.8);
     let again = detection(&[twice], 1, &By::Boxes).unwrap();
     assert!((again.average_precision.unwrap() - expected).abs() < 1e-9, "{again:?}");
+}
+
+#[test]
+fn intervals_hold_what_is_measured_and_shrink_with_more_pictures() {
+    // Of every three pictures one is seen rightly, one a little beside, one not at all.
+    let picture = |i: usize| {
+        let guesses = match i % 3 {
+            0 => vec![guess(0, A, 0.9)],
+            1 => vec![guess(0, [12.0, 10.0, 20.0, 20.0], 0.8)],
+            _ => vec![],
+        };
+        Judged { truths: vec![thing(0, A)], guesses }
+    };
+    let widths = [30, 300].map(|count| {
+        let pictures: Vec<Judged> = (0..count).map(picture).collect();
+        let value = detection(&pictures, 2, &By::Boxes).unwrap().average_precision.unwrap();
+        let (low, high) = precision_interval(&pictures, 2, &By::Boxes).unwrap();
+        assert!(low < value && value < high && low > 0.2 && high < 0.9, "{low} {value} {high}");
+        high - low
+    });
+    assert!(widths[1] < 0.5 * widths[0], "{widths:?}");
+    assert_eq!(precision_interval(&[], 1, &By::Boxes).unwrap(), (0.0, 1.0));
+
+    let pixels = |i: usize| {
+        let mut confusion = Confusion::new(2);
+        (0..100).for_each(|pixel| confusion.add(usize::from(pixel < 50), usize::from(pixel < 50 + i % 20)));
+        confusion
+    };
+    let all: Vec<Confusion> = (0..60).map(pixels).collect();
+    let (value, [low, high]) = mean_iou(&all);
+    let mut sum = Confusion::new(2);
+    all.iter().for_each(|one| sum.add_all(one));
+    assert!(value == sum.mean_iou() && low < value && value < high && high - low < 0.1, "{low} {value} {high}");
+    assert_eq!(mean_iou(&[Confusion::new(2)]), (0.0, [0.0, 1.0]));
 }
 
 #[test]

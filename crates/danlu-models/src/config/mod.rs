@@ -2,6 +2,7 @@
 //! fifth generation read it.
 
 mod bert;
+mod dense;
 mod embedder;
 mod gan;
 mod head;
@@ -15,6 +16,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
+pub use dense::{DenseConfig, DenseTask};
 pub(crate) use embedder::EMBEDDING;
 pub use embedder::VitEmbedderConfig;
 pub use gan::{GanConfig, GanForm};

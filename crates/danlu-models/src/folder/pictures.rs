@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::dense::{dense_task, load_dense};
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
 use crate::config::{EMBEDDING, LenetConfig, MaeConfig, VitConfig, VitEmbedderConfig};
@@ -61,11 +62,11 @@ pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureCl
             let vit = Weights::open(dir)?.fill(vit, false)?;
             (PictureClassifier::Vit(vit), PictureConfig::Vit(config))
         }
-        Some(_) => bail!(
+        Some("vit_mae") => bail!(
             "{} holds a masked autoencoder, which has no classes: train a classifier that starts from it with `model.from`",
             dir.display()
         ),
-        None => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
+        _ => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
     })
 }
 
@@ -84,10 +85,7 @@ pub fn save_picture_classifier(model: &PictureClassifier, config: &PictureConfig
         }
         PictureConfig::Vit(config) => Value::from(config.clone()),
     };
-    let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
-    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
-    value["id2label"] = config.labels().iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
-    value["label2id"] = config.labels().iter().enumerate().map(places).collect::<Map<_, _>>().into();
+    name_labels(&mut value, config.labels());
     write_json(&dir.join("config.json"), &value)?;
     let picture = config.picture();
     write_scale(dir, [picture.height, picture.width], config.scale())
@@ -147,8 +145,8 @@ pub fn save_picture_embedder(embedder: &VitEmbedder, config: &VitEmbedderConfig,
     write_scale(dir, config.vit.image_size, [&config.vit.image_mean, &config.vit.image_std])
 }
 
-/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier, an embedder or a masked autoencoder, for another
-/// head. Its configuration has the labels that a classifier had.
+/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier, of an embedder, of a masked autoencoder, or of a
+/// network with outputs for every place, for another head. Its configuration has the labels that were there.
 ///
 /// # Errors
 /// As [`super::load`].
@@ -161,14 +159,26 @@ pub fn load_vit(dir: &Path, device: &Device) -> Result<(Vit, VitConfig)> {
         let (embedder, config) = load_picture_embedder(dir, device)?;
         return Ok((embedder.vit, config.vit));
     }
+    if dense_task(dir)?.is_some() {
+        let (model, config) = load_dense(dir, device)?;
+        return Ok((model.vit, config.vit));
+    }
     match load_picture_classifier(dir, device)? {
         (PictureClassifier::Vit(model), PictureConfig::Vit(config)) => Ok((model.vit, config)),
         _ => bail!("{} holds no Vision Transformer", dir.display()),
     }
 }
 
+/// Writes the names of the classes.
+pub(super) fn name_labels(config: &mut Value, labels: &[String]) {
+    let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
+    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
+    config["id2label"] = labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
+    config["label2id"] = labels.iter().enumerate().map(places).collect::<Map<_, _>>().into();
+}
+
 /// The names of the classes.
-fn labels(config: &Value) -> Result<Vec<String>> {
+pub(super) fn labels(config: &Value) -> Result<Vec<String>> {
     let names = config["id2label"].as_object().cloned().unwrap_or_default();
     let one = |i: usize| names.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
     let labels: Option<Vec<String>> = (0..names.len()).map(one).collect();
@@ -183,7 +193,7 @@ fn needed_scale(dir: &Path) -> Result<Preprocessor> {
 }
 
 /// The configuration with what pictures are scaled by. A folder that does not say so is of a network for values from -1 to 1, as the paper's.
-fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
+pub(super) fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
     if !dir.join(PREPROCESSOR).exists() {
         return Ok(config);
     }
@@ -193,7 +203,7 @@ fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
     Ok(config)
 }
 
-fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
+pub(super) fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
     let preprocessor = json!({
         "image_processor_type": "ViTImageProcessor",
         "do_resize": true,

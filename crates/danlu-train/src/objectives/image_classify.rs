@@ -115,7 +115,7 @@ pub(super) fn device_of(model: &impl Module) -> Device {
 }
 
 /// The cross-entropy of logits: they are what a head of ones gives back, and the loss on a head is there already.
-fn cost(logits: Tensor<2>, labels: &Ids, smoothing: f64) -> Tensor<1> {
+pub(super) fn cost(logits: Tensor<2>, labels: &Ids, smoothing: f64) -> Tensor<1> {
     let ones = Tensor::eye(logits.dims()[1], &logits.device());
     danlu_ops::linear_cross_entropy_smoothed(logits, ones, labels, smoothing)
 }

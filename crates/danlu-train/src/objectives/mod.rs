@@ -3,6 +3,7 @@
 pub mod adversarial;
 mod causal_lm;
 pub mod classify;
+pub mod dense;
 mod distill;
 pub mod image_classify;
 pub mod image_embed;
@@ -25,6 +26,7 @@ use crate::gradients::Squares;
 pub use adversarial::Adversarial;
 pub use causal_lm::CausalLm;
 pub use classify::Classify;
+pub use dense::Dense;
 pub use distill::Distill;
 pub use image_classify::ImageClassify;
 pub use image_embed::ImageEmbed;

@@ -15,6 +15,7 @@ mod objective;
 mod parse;
 mod preference;
 mod rl;
+mod scene;
 mod schema;
 mod story;
 mod translate;
@@ -41,6 +42,7 @@ pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use scene::SceneSpec;
 pub use story::StorySpec;
 pub use translate::TranslateSpec;
 pub use tune::{Part, TuneSpec};
@@ -100,6 +102,8 @@ pub struct Recipe {
     pub mae: MaeSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub embed: EmbedSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub scene: SceneSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -272,6 +276,7 @@ impl Default for Recipe {
             vit: VitSpec::default(),
             mae: MaeSpec::default(),
             embed: EmbedSpec::default(),
+            scene: SceneSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),
@@ -354,6 +359,7 @@ impl Recipe {
             ObjectiveKind::ImageClassify | ObjectiveKind::ImageEmbed | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => {
                 "pictures"
             }
+            ObjectiveKind::Detect | ObjectiveKind::Segment | ObjectiveKind::Pose => "pictures",
             ObjectiveKind::Word2vec => "words",
             // Features alone read a text at once.
             ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",

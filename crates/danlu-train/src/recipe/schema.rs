@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::{
     AdapterRecipe, ClassifySpec, DistillSpec, EmbedSpec, FeaturesSpec, GanSpec, GateSpec, ImageSpec, LenetSpec, MaeSpec,
-    MomentsKind, PrecisionKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, StorySpec, TuneSpec, VitSpec, Word2vecSpec,
+    MomentsKind, PrecisionKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, SceneSpec, StorySpec, TuneSpec, VitSpec,
+    Word2vecSpec,
 };
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
@@ -53,6 +54,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("vit", value(VitSpec::default())),
         ("mae", value(MaeSpec::default())),
         ("embed", value(EmbedSpec::default())),
+        ("scene", value(SceneSpec::default())),
         ("distill", value(DistillSpec::default())),
         ("rl", value(RlSpec::default())),
         ("rewards", value(RewardsSpec::all())),

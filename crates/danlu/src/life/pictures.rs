@@ -105,6 +105,9 @@ pub fn check(dir: &Path) -> Result<u64> {
     } else if folder::is_picture_embedder(dir)? {
         let (embedder, config) = folder::load_picture_embedder(dir, &device)?;
         (config.parameters(), embedder.embeddings(grey(config.vit.picture().len()), None))
+    } else if folder::dense_task(dir)?.is_some() {
+        let (model, config) = folder::load_dense(dir, &device)?;
+        (config.parameters(), model.maps(grey(config.vit.picture().len())))
     } else {
         let (model, config) = folder::load_picture_classifier(dir, &device)?;
         (config.parameters(), model.logits(grey(config.picture().len())))
