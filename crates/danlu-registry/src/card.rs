@@ -13,7 +13,8 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     let embeds = config.as_ref().is_some_and(|c| c.get("embedding_size").is_some());
     let pictures = of_pictures(kind, embeds);
     let library = match pictures {
-        Some(_) if !kind.is_some_and(|kind| kind.starts_with("vit")) => "danlu",
+        // Which networks of pictures `transformers` has a class for.
+        Some(_) if !matches!(kind, Some("vit" | "vit_mae")) => "danlu",
         Some(_) => "transformers",
         None if adapter => "peft",
         None => "transformers",
