@@ -102,8 +102,7 @@ impl Dense {
         let shown = guesses.iter().filter(|guess| is_shown(&self.config, guess));
         let one = |guess: &Guess| match self.config.task {
             DenseTask::Pose => {
-                let at =
-                    |(name, point): (&String, &Keypoint)| format!("{name} {:.0},{:.0}", point.x, point.y);
+                let at = |(name, point): (&String, &Keypoint)| format!("{name} {:.0},{:.0}", point.x, point.y);
                 self.config.keypoints.iter().zip(&guess.keypoints).map(at).collect::<Vec<_>>().join(" ")
             }
             _ => format!("{} {:.2}", self.named(guess.class), guess.score),
