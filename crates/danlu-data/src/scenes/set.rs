@@ -22,6 +22,7 @@ pub struct SceneSet {
     source: Source,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there is one of it in a program")]
 enum Source {
     /// With how many make an epoch and how many are measured on.
     Made {

@@ -145,8 +145,10 @@ impl TryFrom<Value> for DenseConfig {
         let task =
             task.with_context(|| format!("`model_type` is {kind:?}; this is read as vit_detect, vit_segment or vit_pose"))?;
         let vit = VitConfig::of_shape(&keys)?;
-        let names = |value: &Value| value.as_array()?.iter().map(|name| Some(name.as_str()?.to_owned())).collect();
-        let keypoints: Option<Vec<String>> = keys.get("keypoints").map_or(Some(vec![]), names);
+        let names = |value: &Value| -> Option<Vec<String>> {
+            value.as_array()?.iter().map(|name| Some(name.as_str()?.to_owned())).collect()
+        };
+        let keypoints = keys.get("keypoints").map_or(Some(vec![]), names);
         let keypoints = keypoints.context("`keypoints` must be a list of names")?;
         Ok(Self { vit, task, keypoints, stride: keys.needed("stride")? })
     }
