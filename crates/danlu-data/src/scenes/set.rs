@@ -1,5 +1,6 @@
 //! What a recipe learns to see from: scenes that are made as they are wanted, or the pictures of a folder in COCO's format.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -135,6 +136,11 @@ impl SceneSet {
             Source::Made { train, .. } => train.scene(Side::Train, position),
             Source::Kept { train, .. } => train[shuffled(position, train.len() as u64, seed) as usize].clone(),
         }
+    }
+
+    /// [`SceneSet::train`] at each of these positions, in their order; threads share them out.
+    pub fn train_all(&self, positions: Range<u64>, seed: u64) -> Vec<Scene> {
+        positions.into_par_iter().map(|position| self.train(position, seed)).collect()
     }
 
     /// # Panics

@@ -167,7 +167,7 @@ impl Objective for Dense {
 
     fn batch(&self, position: u64) -> Result<DenseBatch> {
         let positions = position..position + self.micro_rows as u64;
-        let mut scenes: Vec<Scene> = positions.map(|position| self.set.train(position, self.seed)).collect();
+        let mut scenes = self.set.train_all(positions, self.seed);
         let config = &self.config;
         let learned = match config.task {
             DenseTask::Detect => {
