@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use danlu_data::scenes::coco::{self, Dataset};
 use danlu_data::scenes::{Keypoint, Rle, Visibility};
 use danlu_eval::Confusion;
-use danlu_eval::vision::{By, Guess, Judged, Roc, correct_keypoints, detection};
+use danlu_eval::vision::{By, Guess, Judged, Roc, accuracy_by_folds, correct_keypoints, detection};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -83,6 +83,7 @@ fn main() -> Result<()> {
         "mean_iou": confusion.mean_iou(),
         "auc": roc.area(),
         "eer": roc.equal_error(),
+        "accuracy": accuracy_by_folds(&asked.pairs, 10),
         "true_accepts": asked.false_accepts.iter().map(|most| roc.at_false_accept(*most).true_accept).collect::<Vec<_>>(),
     });
     println!("{said}");

@@ -38,7 +38,7 @@ pub fn ratio(pairs: impl Iterator<Item = (f64, f64)>) -> f64 {
 }
 
 /// The ends of the middle 95 % of a statistic over draws of `count` indices.
-fn resampled(count: usize, statistic: impl Fn(&[usize]) -> f64) -> (f64, f64) {
+pub(crate) fn resampled(count: usize, statistic: impl Fn(&[usize]) -> f64) -> (f64, f64) {
     let mut random = SplitMix(0x000d_a271);
     let mut drawn = vec![0; count];
     let mut values: Vec<f64> = (0..RESAMPLES)

@@ -20,6 +20,15 @@ impl Confusion {
         self.counts[is * self.classes + guessed] += 1;
     }
 
+    /// Adds what another of the same classes counted.
+    ///
+    /// # Panics
+    /// When it has other classes.
+    pub fn add_all(&mut self, other: &Self) {
+        assert_eq!(self.classes, other.classes, "counts of the same classes are added");
+        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
+    }
+
     pub fn count(&self, is: usize, guessed: usize) -> u64 {
         self.counts[is * self.classes + guessed]
     }

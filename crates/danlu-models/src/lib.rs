@@ -2,7 +2,7 @@
 //!
 //! A [`Decoder`] is built from a [`DecoderConfig`], runs on a [`Batch`] (training, evaluation) or with a [`Cache`] (generation), and is
 //! kept in a folder by [`folder::save`] and [`folder::load`]. A [`Bert`] reads whole texts; a [`Classifier`] is a head on either; a [`Marian`] translates. A [`Vit`] reads
-//! pictures, and a [`PictureClassifier`] says what is on them. A parameter's
+//! pictures, a [`PictureClassifier`] says what is on them, a [`VitDense`] where, and a [`VitEmbedder`] whether two show the same. A parameter's
 //! name is the path of the field that holds it ([`names`]).
 
 mod backbone;
@@ -11,6 +11,7 @@ mod bert;
 mod classifier;
 mod config;
 mod decoder;
+mod dense;
 mod gan;
 mod gpt2;
 mod init;
@@ -21,6 +22,7 @@ mod mae;
 mod marian;
 mod picture;
 mod prompt;
+mod recognizer;
 mod reward;
 mod sequences;
 mod vectors;
@@ -38,10 +40,11 @@ pub use batch::Batch;
 pub use bert::{Bert, BertHeads, BertModel};
 pub use classifier::{Classifier, FeatureHead, SparseRows, Texts};
 pub use config::{
-    BertConfig, DecoderConfig, GanConfig, GanForm, Gpt2Config, HeadConfig, LenetConfig, LenetForm, LlamaConfig, MaeConfig,
-    MarianConfig, Pooling, Qwen3Config, RopeScaling, Task, VitConfig,
+    BertConfig, DecoderConfig, DenseConfig, DenseTask, GanConfig, GanForm, Gpt2Config, HeadConfig, LenetConfig, LenetForm,
+    LlamaConfig, MaeConfig, MarianConfig, Pooling, Qwen3Config, RopeScaling, Task, VitConfig, VitEmbedderConfig,
 };
 pub use decoder::{Cache, Decoder};
+pub use dense::VitDense;
 pub use gan::{BatchNorm, Discriminator, Gan, Generator, Scorer, noise};
 pub use gpt2::{Gpt2, Gpt2Attention, Gpt2Layer, Gpt2Mlp, Gpt2Model};
 pub use layers::{LayerNorm, Linear, Matrix, RmsNorm, Table};
@@ -51,6 +54,7 @@ pub use mae::{Mae, MaeDecoder};
 pub use marian::{Marian, MarianModel, Pairs, Source, Written};
 pub use names::{load_named, names_and_shapes, to_named, trained};
 pub use picture::{PictureClassifier, PictureConfig};
+pub use recognizer::{Identities, Recognizer, VitEmbedder};
 pub use reward::RewardModel;
 pub use sequences::Sequence;
 pub use vectors::{Format as VectorFormat, WordVectors};

@@ -435,3 +435,93 @@ fn masked_autoencoders_tell_what_they_do_not_see() {
     let mae = Mae::new(&config, 3, &device).unwrap();
     check_gradients(&mae, |mae| mae.loss(waves(2, 96, &device), &kept));
 }
+
+/// An embedder gives vectors of length 1, read back the same ones; its folder says that it names no class and is found by whoever starts from
+/// it; and everything in it learns, and the directions of identities beside it.
+#[test]
+fn embedders_are_read_back_and_learn_whole() {
+    use danlu_models::{Recognizer, VitEmbedder, VitEmbedderConfig};
+    let vit = danlu_models::VitConfig { labels: vec![], qkv_bias: false, ..vit_config([3, 8, 12]) };
+    let (config, device) = (VitEmbedderConfig { vit, embedding_size: 6 }, Device::flex());
+    let embedder = VitEmbedder::new(&config, 3, &device).unwrap();
+    assert_eq!(count(&embedder), config.parameters());
+    let pictures = waves(2, 288, &device);
+    let found = numbers(embedder.embeddings(pictures.clone(), None));
+    for vector in found.chunks(6) {
+        assert!((vector.iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5, "{vector:?}");
+    }
+    assert!(gap(&found[..6], &found[6..]) > 1e-5, "both pictures have one vector");
+    let dir = tempfile::tempdir().unwrap();
+    folder::save_picture_embedder(&embedder, &config, dir.path()).unwrap();
+    let (read, of_file) = folder::load_picture_embedder(dir.path(), &device).unwrap();
+    assert_eq!((of_file, numbers(read.embeddings(pictures.clone(), None))), (config.clone(), found.clone()));
+    let (vit, of_vit) = folder::load_vit(dir.path(), &device).unwrap();
+    assert_eq!(
+        (of_vit, numbers(vit.wholes(pictures.clone(), None))),
+        (config.vit.clone(), numbers(embedder.vit.wholes(pictures, None)))
+    );
+    let error = format!("{:#}", folder::load_picture_classifier(dir.path(), &device).unwrap_err());
+    assert!(error.contains("embed alike"), "{error}");
+    let file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+    assert_eq!((&file["architectures"][0], &file["num_labels"]), (&"ViTForImageClassification".into(), &6.into()));
+
+    let device = Device::flex().autodiff();
+    let embedder = VitEmbedder::new(&config, 3, &device).unwrap();
+    let model = Recognizer::new(embedder, &config, 3, 3, &device).unwrap();
+    check_gradients(&model, |model| (model.cosines(waves(2, 288, &device), None) * 3.0).sin().sum());
+}
+
+/// What a network says of every place: the cells of all patches lie row by row, read back it says the same, a new head stands on its encoder,
+/// and every parameter gets its gradient.
+#[test]
+fn networks_for_every_place_are_read_back_and_their_cells_lie_where_they_should() {
+    use danlu_models::{DenseConfig, DenseTask, VitConfig, VitDense, names};
+    let vit = VitConfig { qkv_bias: false, initializer_range: 0.2, ..vit_config([3, 8, 12]) };
+    for (task, stride) in [(DenseTask::Detect, 4), (DenseTask::Segment, 1), (DenseTask::Pose, 2)] {
+        let keypoints = if task == DenseTask::Pose { vec!["top".into(), "end".into()] } else { vec![] };
+        let config = DenseConfig { vit: vit.clone(), task, keypoints, stride };
+        let device = Device::flex();
+        let model = VitDense::new(&config, 3, &device).unwrap();
+        assert_eq!(count(&model), config.parameters());
+        let pictures = waves(2, model.vit.picture().len(), &device);
+        let said = model.maps(pictures.clone());
+        let ([rows, columns], outputs) = (config.cells(), config.outputs());
+        assert_eq!(said.dims(), [2 * rows * columns, outputs]);
+
+        let dir = tempfile::tempdir().unwrap();
+        folder::save_dense(&model, &config, dir.path()).unwrap();
+        assert_eq!((folder::dense_task(dir.path()).unwrap(), folder::picture_kind(dir.path()).unwrap()), (Some(task), None));
+        let (read, found) = folder::load_dense(dir.path(), &device).unwrap();
+        assert_eq!(found, config);
+        assert_eq!(numbers(read.maps(pictures.clone())), numbers(said.clone()));
+        let (encoder, of_encoder) = folder::load_vit(dir.path(), &device).unwrap();
+        assert_eq!((of_encoder, names_and_shapes(&encoder)), (vit.clone(), names_and_shapes(&model.vit)));
+        let again = VitDense::on(encoder, &config, 3, &device).unwrap();
+        assert_eq!(numbers(again.maps(pictures.clone())), numbers(said));
+        assert!(folder::load_picture_classifier(dir.path(), &device).is_err());
+
+        // With nothing but biases, each number is that of its place in its patch.
+        let (fine, mut biases) = (4 / stride, vec![]);
+        let plain = names::fill_some(model, |name, shape| {
+            let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+            Ok(match name {
+                "classifier.weight" => Some(vec![0.0; values.len()]),
+                "classifier.bias" => {
+                    biases = values.clone();
+                    Some(values)
+                }
+                _ => None,
+            })
+        });
+        let found = numbers(plain.unwrap().maps(pictures));
+        for (at, found) in found.into_iter().enumerate() {
+            let (cell, output) = (at / outputs % (rows * columns), at % outputs);
+            let (row, column) = (cell / columns % fine, cell % columns % fine);
+            assert_eq!(found, biases[(row * fine + column) * outputs + output], "cell {cell}");
+        }
+
+        let device = Device::flex().autodiff();
+        let model = VitDense::new(&config, 3, &device).unwrap();
+        check_gradients(&model, |model| (model.maps(waves(2, 288, &device)) * 5.0).sin().mean());
+    }
+}

@@ -10,9 +10,12 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     let adapter = !dir.join("config.json").exists();
     let config = std::fs::read(dir.join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let kind = config.as_ref().and_then(|c| c.get("model_type")).and_then(Value::as_str);
-    let pictures = of_pictures(kind);
+    let embeds = config.as_ref().is_some_and(|c| c.get("embedding_size").is_some());
+    let pictures = of_pictures(kind, embeds);
     let library = match pictures {
-        Some(_) => "danlu",
+        // Which networks of pictures `transformers` has a class for.
+        Some(_) if !matches!(kind, Some("vit" | "vit_mae")) => "danlu",
+        Some(_) => "transformers",
         None if adapter => "peft",
         None => "transformers",
     };
@@ -80,10 +83,16 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     card
 }
 
-/// The task and the use of a network of pictures for which `transformers` has no class.
-fn of_pictures(kind: Option<&str>) -> Option<(&'static str, &'static str)> {
+/// The task and the use of a network of pictures.
+fn of_pictures(kind: Option<&str>, embeds: bool) -> Option<(&'static str, &'static str)> {
     match kind? {
+        "vit" if embeds => Some(("image-feature-extraction", "embed alike one.png other.png --model MODEL")),
+        "vit" => Some(("image-classification", "classify MODEL picture.png")),
+        "vit_mae" => Some(("image-feature-extraction", "train recipes/2020-vit.toml --set model.from=MODEL")),
         "lenet" => Some(("image-classification", "classify MODEL picture.png")),
+        "vit_detect" => Some(("object-detection", "classify MODEL picture.png --sheet seen.png")),
+        "vit_segment" => Some(("image-segmentation", "classify MODEL picture.png --sheet seen.png")),
+        "vit_pose" => Some(("keypoint-detection", "classify MODEL picture.png --sheet seen.png")),
         "gan" => Some(("unconditional-image-generation", "generate MODEL --out pictures.png")),
         _ => None,
     }

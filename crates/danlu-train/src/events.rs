@@ -58,6 +58,8 @@ pub struct Step {
     pub gradient_norm: f64,
     /// Of this step.
     pub seconds: f64,
+    /// Seconds before it in which its data were not there yet.
+    pub data_wait: f64,
     pub tokens_per_second: f64,
     /// FLOP/s of this step over the measured rate of matrix products.
     pub gemm_share: f64,
@@ -89,6 +91,8 @@ pub struct Summary {
     /// Mean over the run's steps.
     pub tokens_per_second: f64,
     pub gemm_share: f64,
+    /// The share of the time of steps in which they waited for their data, from 0 to 1.
+    pub data_wait_share: f64,
     /// The most resident memory, in bytes; 0 when the system does not say.
     pub peak_memory: u64,
     /// The last held-out measure.

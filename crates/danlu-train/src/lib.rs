@@ -24,8 +24,8 @@ pub use gradients::{Gradients, Squares};
 pub use guard::LossGuard;
 pub use initial::{check_base, initial_model, outline, pin_base};
 pub use objectives::{
-    ActorCritic, Adversarial, CausalLm, Classify, Distill, Grouped, ImageClassify, Loss, MaskedImage, MaskedLm, Moved, Objective,
-    Ppo, Preference, Report, Reward, Sample, Sft, Shown, Translate, TranslateRow, Word2vec,
+    ActorCritic, Adversarial, CausalLm, Classify, Dense, Distill, Grouped, ImageClassify, ImageEmbed, Loss, MaskedImage,
+    MaskedLm, Moved, Objective, Ppo, Preference, Report, Reward, Sample, Sft, Shown, Translate, TranslateRow, Word2vec,
 };
 pub use optimizer::Optimizer;
 pub use outline::Outline;

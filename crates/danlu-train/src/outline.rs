@@ -1,5 +1,6 @@
 use danlu_models::{
-    BackboneConfig, BertConfig, DecoderConfig, GanConfig, HeadConfig, LenetConfig, MaeConfig, MarianConfig, VitConfig,
+    BackboneConfig, BertConfig, DecoderConfig, DenseConfig, GanConfig, HeadConfig, LenetConfig, MaeConfig, MarianConfig,
+    VitConfig, VitEmbedderConfig,
 };
 
 /// What plans, predictions and views need to know about a model, whatever its architecture.
@@ -93,6 +94,14 @@ impl Outline {
     }
 }
 
+impl Outline {
+    /// Of an embedder that sees `kept` patches of each picture and learns to tell `identities` apart.
+    pub fn of_embedder(c: &VitEmbedderConfig, kept: usize, identities: usize) -> Self {
+        let parameters = c.parameters() + (identities * c.embedding_size) as u64;
+        Outline { vocabulary: identities, parameters, trained: parameters, ..Outline::of_vit(&c.vit, kept) }
+    }
+}
+
 impl From<&MaeConfig> for Outline {
     /// A picture is one token; the decoder's layers count with the encoder's.
     fn from(c: &MaeConfig) -> Self {
@@ -105,6 +114,20 @@ impl From<&MaeConfig> for Outline {
             trained: c.parameters(),
             floats_per_layer: c.activations().div_ceil(layers as u64),
             ..Outline::of_vit(&c.vit, c.kept())
+        }
+    }
+}
+
+impl From<&DenseConfig> for Outline {
+    /// A picture is one token; the head's numbers count with the layers'.
+    fn from(c: &DenseConfig) -> Self {
+        Outline {
+            model_type: c.task.model_type().into(),
+            vocabulary: c.outputs(),
+            parameters: c.parameters(),
+            trained: c.parameters(),
+            floats_per_layer: c.activations().div_ceil(c.vit.num_hidden_layers as u64),
+            ..Outline::of_vit(&c.vit, c.vit.patches())
         }
     }
 }

@@ -227,7 +227,9 @@ impl<'a, O: Objective> Session<'a, O> {
 
     fn steps(&mut self, batches: Receiver<Result<Vec<O::Batch>>>) -> Result<()> {
         while self.state.step < self.state.total && !self.run.stop.load(Ordering::Relaxed) {
+            let asked = Instant::now();
             let pieces = batches.recv().context("the thread that reads the data is gone")??;
+            let waited = asked.elapsed().as_secs_f64();
             let begun = Instant::now();
             let share = self.schedule.at(self.state.step, self.state.total);
             let updated = self.update(pieces, share);
@@ -237,10 +239,11 @@ impl<'a, O: Objective> Session<'a, O> {
             }
             let updated = updated?;
             let seconds = begun.elapsed().as_secs_f64();
-            self.pace.step(seconds);
+            self.pace.step(waited + seconds);
             self.state.stepping += seconds;
+            self.state.waiting += waited;
             self.correct_length();
-            self.report(updated, share, seconds)?;
+            self.report(updated, share, [waited, seconds])?;
             self.now_and_then()?;
         }
         Ok(())
@@ -372,6 +375,7 @@ impl<'a, O: Objective> Session<'a, O> {
             elapsed: self.elapsed(),
             tokens_per_second: per_second,
             gemm_share: per_second * plan.flops_per_token / plan.facts.gemm_rate,
+            data_wait_share: self.state.waiting / (self.state.waiting + self.state.stepping).max(1e-9),
             peak_memory: memory::resident().1,
             measure: self.measured.take().map(|(_, measure)| measure),
         };

@@ -4,6 +4,7 @@ mod common;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use burn::module::Module;
 use common::{Toy, fresh, plan, run};
@@ -49,6 +50,25 @@ fn training_lowers_the_held_out_measure_and_logs_it() {
     let steps: Vec<u64> = rows.iter().filter(|row| row["kind"] == "train").map(|row| row["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=60).collect::<Vec<_>>());
     assert_eq!(rows.last().unwrap()["kind"], "final");
+}
+
+/// A run says how long it waited for its data, step by step and as a share of all.
+#[test]
+fn a_run_that_waits_for_its_data_says_so() {
+    // Nothing between the steps, in which data could be made.
+    let plan = plan(&["budget.steps=8", "checkpoint.every=1000000", "eval.every=1000000"]);
+    let shares = [0, 25].map(|milliseconds| {
+        let dir = tempfile::tempdir().unwrap();
+        let toy = Toy { slow: Duration::from_millis(milliseconds), ..Toy::new(&plan) };
+        let share = run(dir.path(), &plan, &toy, &NEVER, |_| ()).unwrap().summary.data_wait_share;
+        let rows = read_metrics(&dir.path().join("metrics.jsonl")).unwrap();
+        let sum = |key: &str| rows.iter().filter(|row| row["kind"] == "train").map(|row| row[key].as_f64().unwrap()).sum::<f64>();
+        let (waited, stepped) = (sum("data_wait"), sum("seconds"));
+        assert!((waited / (waited + stepped) - share).abs() < 1e-3, "{waited} {stepped} {share}");
+        share
+    });
+    // Four pieces of 25 ms for each update of a tiny model.
+    assert!(shares[0] < shares[1] && shares[1] > 0.3, "{shares:?}");
 }
 
 /// One update's gradient, however it is cut, is that of the whole batch: pieces are weighed by their targets, which differ here.

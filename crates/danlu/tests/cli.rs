@@ -410,3 +410,122 @@ fn a_vision_transformer_starts_from_a_masked_autoencoder() {
     assert!(train(&vit, 3, "model.from=mae model.kind=lenet").contains("lenet"));
     assert!(train(&mae, 3, "mae.mask=0.99").contains("mask_ratio"));
 }
+
+/// Stamps are learned as identities, stopped and gone on with, kept, and pictures compared by what was learned; a run on folders of pictures
+/// starts from it.
+#[test]
+fn identities_are_learned_and_recognized() {
+    let home = Home::new();
+    let dir = home.dir.path().join("stamps");
+    fs::create_dir(&dir).unwrap();
+    for i in 0..24u32 {
+        let inside = |x: u32, y: u32| x.abs_diff(12) + y.abs_diff(12) < 8 + i % 4;
+        let color = |x, y| image::Rgba([(10 * i) as u8, 120, (250 - 10 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
+        image::RgbaImage::from_fn(24, 24, color).save(dir.join(format!("{i}.png"))).unwrap();
+    }
+    let people = home.dir.path().join("people");
+    for i in 0..8u32 {
+        fs::create_dir_all(people.join(format!("who-{i}"))).unwrap();
+        for n in 0..4u32 {
+            let color = |x: u32, y: u32| image::Rgb([(30 * i) as u8, (20 * n + x) as u8, (5 * y) as u8]);
+            image::RgbImage::from_fn(16, 16, color).save(people.join(format!("who-{i}/{n}.png"))).unwrap();
+        }
+    }
+    let recipe = format!(
+        "name = \"faces\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.3\n[image]\nsize = [16, 16]\n[embed]\nidentity = \"stamp\"\n\
+         size = 8\nmargin = 0.2\nscale = 16.0\n[model]\nkind = \"vit\"\nlayers = 1\nhidden = 32\nheads = 2\nintermediate = 64\n\
+         [objective]\nkind = \"image-embed\"\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.003\n[checkpoint]\nevery = 50\n[eval]\n\
+         every = 100000\ntokens = 400\nfinal_tokens = 2000\n[sample]\nevery = 0\n[budget]\nsteps = 500\n"
+    );
+    let path = home.write("faces.toml", &recipe);
+    assert!(home.expect(0, &["plan", &path]).contains("pictures/s"));
+    let text = home.expect(0, &["train", &path, "--run", "whole"]);
+    for part in ["identities to learn", "16×16", "area under the ROC curve", "tar at far 0.01", "danlu embed alike"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let begin = home.command(&["train", &path, "--run", "parts", "--json"]);
+    assert_eq!(interrupt_at(begin, 30, "-INT"), 130);
+    home.expect(0, &["train", "--resume", "parts"]);
+    assert!(home.weights("whole@1") == home.weights("parts@1"), "the weights differ");
+
+    let [a, b] = ["0", "20"].map(|name| dir.join(format!("{name}.png")).display().to_string());
+    let compared = home.expect(0, &["embed", "alike", &a, &b, &a, "--model", "whole"]);
+    let lines: Vec<&str> = compared.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("1.000") && lines[1].ends_with("20.png"), "{compared}");
+    let alone = home.json(&["embed", "alike", &a, "--model", "whole@1", "--json"]);
+    assert_eq!(alone[0]["vector"].as_array().map(Vec::len), Some(8));
+    assert!(home.expect(3, &["embed", "alike", &a, "nowhere.png", "--model", "whole"]).contains("nowhere.png"));
+    assert!(home.expect(3, &["classify", "whole", &a]).contains("embed alike"));
+    let folder = home.dir.path().join("models/whole@1").display().to_string();
+    assert!(fs::read_to_string(format!("{folder}/README.md")).unwrap().contains("embed alike one.png other.png --model whole@1"));
+    home.expect(0, &["models", "import", &folder, "--name", "again"]);
+    assert_eq!(home.expect(0, &["embed", "alike", &a, &b, "--model", "again"]), format!("{}\n", lines[1]));
+
+    let sources = format!("data.sources={}", people.display());
+    let further = ["--set", &sources, "--set", "embed.identity=folder", "--set", "model.from=whole", "--set", "budget.steps=5"];
+    let further: Vec<&str> = ["train", &path, "--run", "people"].into_iter().chain(further).collect();
+    assert!(home.expect(0, &further).contains("4 identities to learn, 4 others held out"));
+    assert!(
+        home.expect(3, &["train", &path, "--run", "bad", "--set", "embed.identity=folder"]).contains("no folder with pictures")
+    );
+    assert!(home.expect(3, &["train", &path, "--run", "bad", "--set", "model.kind=lenet"]).contains("model.kind"));
+}
+
+/// Scenes of a folder of stamps: what is where is learned, killed and gone on with, drawn along the way, kept, taken in again and asked about a
+/// file; another head stands on the same encoder, and a folder in COCO's format is read, or refused with its place.
+#[test]
+fn things_in_scenes_are_found() {
+    let home = Home::new();
+    let stamps = home.dir.path().join("stamps");
+    for (class, red) in [("cold", 20u8), ("warm", 230)] {
+        fs::create_dir_all(stamps.join(class)).unwrap();
+        for i in 0..6u32 {
+            let inside = |x: u32, y: u32| x.abs_diff(12) + y.abs_diff(12) < 7 + i;
+            let pixel = |x: u32, y: u32| image::Rgba([red, (x * 9) as u8, (40 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
+            image::RgbaImage::from_fn(24, 24, pixel).save(stamps.join(class).join(format!("{i}.png"))).unwrap();
+        }
+    }
+    let recipe = |name: &str, kind: &str, things: &str| {
+        let text = format!(
+            "name = \"{name}\"\n[data]\nsources = [{stamps:?}]\n[scene]\nthings = {things}\nsize = [0.5, 0.8]\nheld_out = 20\n[image]\nsize = [32, 32]\n\
+             [model]\nkind = \"vit\"\nlayers = 2\nhidden = 32\n[vit]\npatch = 8\n[objective]\nkind = \"{kind}\"\n[batch]\nexamples = 8\n\
+             [optimizer]\nrate = 0.003\n[checkpoint]\nevery = 10\n[eval]\nevery = 100000\n[sample]\nevery = 200\n[budget]\nsteps = 400\n"
+        );
+        home.write(&format!("{name}.toml"), &text)
+    };
+    let detect = recipe("detect", "detect", "[1, 2]");
+    assert!(home.expect(0, &["plan", &detect]).contains("vit_detect"));
+    let text = home.expect(0, &["train", &detect]);
+    for part in ["32×32 an epoch", "2 classes", "average precision of boxes", "danlu classify detect@1"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(fs::read(home.dir.path().join("runs/detect/samples/step-00000200.png")).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(interrupt_at(home.command(&["train", &detect, "--run", "parts", "--json"]), 25, "-KILL"), -9);
+    home.expect(0, &["train", "--resume", "parts"]);
+    assert!(home.weights("detect@1") == home.weights("parts@1"), "the weights differ");
+
+    let coco = home.dir.path().join("coco");
+    let (coco_name, sheet) = (coco.display().to_string(), home.dir.path().join("seen.png").display().to_string());
+    let stamps_name = stamps.display().to_string();
+    home.expect(0, &["data", "scenes", &stamps_name, "--size", "40", "--count", "12", "--coco", &coco_name, "--sheet", &sheet]);
+    let picture = coco.join("images/00000003.png").display().to_string();
+    let asked: Value = home.json(&["classify", "detect", &picture, "--json", "--sheet", &sheet]);
+    assert!(asked["found"].is_array() && fs::read(&sheet).unwrap().starts_with(b"\x89PNG"), "{asked}");
+    let folder = home.dir.path().join("models/detect@1").display().to_string();
+    home.expect(0, &["models", "import", &folder, "--name", "again"]);
+    assert_eq!(home.json(&["classify", "again", &picture, "--json"]), asked);
+
+    let segment = recipe("segment", "segment", "[1, 2]");
+    let source = format!("data.sources=[{coco_name:?}]");
+    let text = home.expect(0, &["train", &segment, "--set", "model.from=detect", "--set", &source]);
+    assert!(text.contains("mean IoU of pixels") && text.contains("to train on"), "{text}");
+    let pose = recipe("pose", "pose", "[1, 1]");
+    assert!(home.expect(0, &["train", &pose, "--set", "model.from=segment"]).contains("PCK"));
+    let asked: Value = home.json(&["classify", "pose", &picture, "--json"]);
+    assert_eq!(asked["found"][0]["keypoints"].as_object().unwrap().len(), 4, "{asked}");
+    assert!(home.expect(3, &["train", &pose, "--run", "two", "--set", "scene.things=[1,2]"]).contains("scene.things = [1, 1]"));
+    assert!(home.expect(3, &["train", &detect, "--run", "flip", "--set", "image.flip=true"]).contains("only `size`"));
+    fs::write(coco.join("instances.json"), "{\"images\": [").unwrap();
+    let text = home.expect(3, &["train", &segment, "--run", "bad", "--set", &source]);
+    assert!(text.contains("instances.json") && text.contains("COCO"), "{text}");
+}

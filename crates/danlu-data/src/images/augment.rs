@@ -1,5 +1,7 @@
 //! From bytes to what a network reads, changed a little each time.
 
+use rayon::prelude::*;
+
 use super::Images;
 use super::operations::Warp;
 use crate::sampler::mix;
@@ -104,6 +106,25 @@ impl Augment {
     }
 }
 
+/// Another thread is worth waking for so many values.
+const TOGETHER: usize = 1 << 16;
+
+impl Augment {
+    /// The pictures `rows` as they are seen from `position` of the run on, one after the other. Threads share them out, which changes nothing:
+    /// each is a function of its position.
+    ///
+    /// # Panics
+    /// When there is no such picture.
+    pub fn write_all(&self, images: &Images, rows: &[usize], position: u64, scale: &Scale) -> Vec<f32> {
+        let each = images.each();
+        let mut values = vec![0.0; rows.len() * each];
+        let pictures =
+            values.par_chunks_exact_mut(each.max(1)).zip(rows).enumerate().with_min_len(TOGETHER.div_ceil(each.max(1)));
+        pictures.for_each(|(i, (to, &row))| self.write(images, row, position + i as u64, scale, to));
+        values
+    }
+}
+
 impl Images {
     /// Writes a picture as it is.
     ///
@@ -163,6 +184,14 @@ mod tests {
             assert!(all.iter().any(|change| change.down == shift) && all.iter().any(|change| change.right == shift));
         }
         assert_eq!(Augment::default().change(5), Change::default());
+        // Many at once are what each is alone: of so many that threads share them out.
+        let rows = vec![0; 60_000];
+        let values = augment.write_all(&images, &rows, 3, &scale);
+        for (i, picture) in values.chunks_exact(6).enumerate() {
+            let mut alone = [0.0; 6];
+            augment.write(&images, 0, 3 + i as u64, &scale, &mut alone);
+            assert_eq!(picture, alone);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod augment;
 mod folder;
+mod identities;
 mod idx;
 mod operations;
 mod patches;
@@ -22,11 +23,12 @@ use crate::hash;
 
 pub use augment::{Augment, Scale};
 pub(crate) use folder::{decode, pixels};
+pub use identities::{Identities, Pairs};
 pub use patches::drawn_patches;
 pub use sheet::sheet;
 
 /// The most bytes that all pictures together may have once they are decoded.
-const MOST_BYTES: u64 = 4 << 30;
+pub(crate) const MOST_BYTES: u64 = 4 << 30;
 /// The most classes.
 pub(crate) const MOST_CLASSES: usize = 65_536;
 

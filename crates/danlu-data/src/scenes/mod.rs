@@ -2,7 +2,7 @@
 //!
 //! [`Scenes`] composites them from pictures with transparency, so that all of this is exact, and makes any of them from a seed and an
 //! index alone: a run needs no file of them, and its threads make them as they are wanted. [`coco`] reads and writes folders in the format of
-//! COCO ([Lin et al. 2014](https://arxiv.org/abs/1405.0312)).
+//! COCO ([Lin et al. 2014](https://arxiv.org/abs/1405.0312)). A [`SceneSet`] is what a recipe learns from, of one or the other.
 //!
 //! A place in a picture is a pair of x to the right and y down, in pixels from the corner, so that the middle of the first pixel is at
 //! (0.5, 0.5).
@@ -12,18 +12,28 @@ pub mod coco;
 mod compose;
 mod draw;
 mod export;
+mod fit;
 mod light;
 mod pairs;
 mod pixels;
 mod polygon;
 mod rle;
+mod set;
+mod sheet;
 mod stamps;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+
+use anyhow::Result;
+
 pub use compose::{Options, Scene, Scenes, Side};
+pub use fit::Fit;
 pub use pairs::{Pair, View};
 pub use rle::Rle;
+pub use set::{Kept, SceneSet};
+pub use sheet::sheet;
 pub use stamps::{POINTS, Stamp, Stamps};
 
 /// A picture in colour.
@@ -36,6 +46,16 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// The picture in a file, in its own size.
+    ///
+    /// # Errors
+    /// When the file holds no picture that can be read, or one that is larger than a picture may be.
+    pub fn of_file(path: &Path) -> Result<Self> {
+        let size = crate::images::decode(path)?;
+        let (height, width) = (size.height() as usize, size.width() as usize);
+        Ok(Self { height, width, pixels: crate::images::pixels(path, 3, height, width)? })
+    }
+
     /// The colour of a pixel.
     ///
     /// # Panics

@@ -194,3 +194,56 @@ fn options_that_make_no_scene_are_errors() {
     assert!(with(|o| o.size = (0.0, 0.5)) && with(|o| o.size = (0.5, f64::NAN)) && with(|o| o.rotation = f64::NAN));
     assert!(with(|o| o.least_visible = 1.1) && Scenes::new(Stamps::default(), Options::default(), 0).is_err());
 }
+
+/// What a recipe learns from follows from its seed and position, made or kept, and what is kept of a folder is what was written to it.
+#[test]
+fn a_set_is_made_or_read_and_says_the_same_each_time() {
+    let stamps = Stamps::read(&[folder().path().to_path_buf()], 64).unwrap();
+    let options = Options { height: 48, width: 64, ..Options::default() };
+    let made = |seed| SceneSet::made(stamps.clone(), options.clone(), seed, [100, 10]).unwrap();
+    let set = made(3);
+    assert_eq!((set.count(Side::Train), set.count(Side::HeldOut), set.classes.len()), (100, 10, 2));
+    assert_eq!((set.train(1_000_000, 3), set.held_out(7)), (made(3).train(1_000_000, 3), made(9).held_out(7)));
+    assert!(set.train(0, 3) != set.train(100, 3) && set.train(0, 3) != made(4).train(0, 4), "none comes again");
+    assert!(set.hash() == made(3).hash() && set.hash() != made(4).hash());
+
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("coco");
+    let scenes = Scenes::new(stamps.clone(), options, 3).unwrap();
+    scenes.export(&root, Side::Train, 30).unwrap();
+    let kept = |alone| {
+        let wanted = Kept { height: 48, width: 64, alone, held_out: 0.3, seed: 0 };
+        SceneSet::kept(coco::in_folder(&root).unwrap(), &wanted).unwrap()
+    };
+    let whole = kept(false);
+    let (train, held_out) = (whole.count(Side::Train), whole.count(Side::HeldOut));
+    assert!(train + held_out == 30 && held_out >= 1 && whole.hash() == kept(false).hash(), "{train} {held_out}");
+    // Each is one of those that were written, and every epoch has all of them.
+    let written: Vec<Scene> = (0..30).map(|index| scenes.scene(Side::Train, index)).collect();
+    let boxes = |scene: &Scene| scene.instances.iter().map(|one| one.bbox).collect::<Vec<_>>();
+    let same = |a: &Scene, b: &Scene| a.picture == b.picture && boxes(a) == boxes(b);
+    let place = |scene: Scene| written.iter().position(|one| same(one, &scene)).unwrap();
+    let mut epoch: Vec<usize> = (train..2 * train).map(|position| place(whole.train(position, 5))).collect();
+    epoch.extend((0..held_out).map(|index| place(whole.held_out(index))));
+    epoch.sort_unstable();
+    assert_eq!(epoch, (0..30).collect::<Vec<_>>());
+    // Alone, each thing fills its picture as far as its shape lets it.
+    let alone = kept(true);
+    for position in 0..alone.count(Side::Train) {
+        let scene = alone.train(position, 0);
+        let [one] = &scene.instances[..] else { panic!("{} things", scene.instances.len()) };
+        assert!(one.bbox[2] > 0.5 * 64.0 || one.bbox[3] > 0.5 * 48.0, "{:?}", one.bbox);
+    }
+
+    // What is no such folder is said with its place.
+    let json = root.join("instances.json");
+    let says = |text: &str, what: &str| {
+        fs::write(&json, text).unwrap();
+        let wanted = Kept { height: 48, width: 64, alone: false, held_out: 0.3, seed: 0 };
+        let error = format!("{:#}", SceneSet::kept(coco::in_folder(&root).unwrap(), &wanted).err().expect(what));
+        assert!(error.contains(what) && error.contains("instances.json"), "{error}");
+    };
+    says("{\"images\": 4", "no file of instances");
+    says(r#"{"images": [{"id": 1, "file_name": "../x.png", "height": 1, "width": 1}], "categories": []}"#, "no place below");
+    says(r#"{"images": [{"id": 1, "file_name": "gone.png", "height": 9, "width": 9}], "categories": []}"#, "missing");
+}

@@ -5,12 +5,14 @@ mod detection;
 mod keypoints;
 mod matching;
 mod overlap;
+mod segmentation;
 #[cfg(test)]
 mod tests;
 mod verification;
 
-pub use average_precision::{Detection, detection};
+pub use average_precision::{Detection, detection, precision_interval};
 pub use detection::{By, Guess, Judged, PERSON_SIGMAS};
 pub use keypoints::correct_keypoints;
 pub use overlap::{box_overlap, keypoint_similarity, mask_overlap};
-pub use verification::{Roc, RocPoint};
+pub use segmentation::mean_iou;
+pub use verification::{Roc, RocPoint, accuracy_by_folds, area_interval, best_threshold};

@@ -1,6 +1,7 @@
 use danlu_data::scenes::{Instance, Keypoint, Rle, Visibility};
 
 use super::*;
+use crate::Confusion;
 
 fn thing(class: u32, bbox: [f64; 4]) -> Instance {
     let [left, top, wide, high] = bbox.map(|x| x as u32);
@@ -59,6 +60,40 @@ fn precision_is_read_off_at_levels_of_recall() {
     twice.guesses[1] = guess(0, A, 0.8);
     let again = detection(&[twice], 1, &By::Boxes).unwrap();
     assert!((again.average_precision.unwrap() - expected).abs() < 1e-9, "{again:?}");
+}
+
+#[test]
+fn intervals_hold_what_is_measured_and_shrink_with_more_pictures() {
+    // Of every three pictures one is seen rightly, one a little beside, one not at all.
+    let picture = |i: usize| {
+        let guesses = match i % 3 {
+            0 => vec![guess(0, A, 0.9)],
+            1 => vec![guess(0, [12.0, 10.0, 20.0, 20.0], 0.8)],
+            _ => vec![],
+        };
+        Judged { truths: vec![thing(0, A)], guesses }
+    };
+    let widths = [30, 300].map(|count| {
+        let pictures: Vec<Judged> = (0..count).map(picture).collect();
+        let value = detection(&pictures, 2, &By::Boxes).unwrap().average_precision.unwrap();
+        let (low, high) = precision_interval(&pictures, 2, &By::Boxes).unwrap();
+        assert!(low < value && value < high && low > 0.2 && high < 0.9, "{low} {value} {high}");
+        high - low
+    });
+    assert!(widths[1] < 0.5 * widths[0], "{widths:?}");
+    assert_eq!(precision_interval(&[], 1, &By::Boxes).unwrap(), (0.0, 1.0));
+
+    let pixels = |i: usize| {
+        let mut confusion = Confusion::new(2);
+        (0..100).for_each(|pixel| confusion.add(usize::from(pixel < 50), usize::from(pixel < 50 + i % 20)));
+        confusion
+    };
+    let all: Vec<Confusion> = (0..60).map(pixels).collect();
+    let (value, [low, high]) = mean_iou(&all);
+    let mut sum = Confusion::new(2);
+    all.iter().for_each(|one| sum.add_all(one));
+    assert!(value == sum.mean_iou() && low < value && value < high && high - low < 0.1, "{low} {value} {high}");
+    assert_eq!(mean_iou(&[Confusion::new(2)]), (0.0, [0.0, 1.0]));
 }
 
 #[test]
@@ -155,4 +190,35 @@ fn verification_is_counted_by_hand() {
     let alike = Roc::of(&[(1.0, true), (1.0, false)]).unwrap();
     assert_eq!((alike.area(), alike.equal_error(), alike.at_false_accept(0.5).true_accept), (0.5, 0.5, 0.0));
     assert!(Roc::of(&[(1.0, true)]).is_err() && Roc::of(&[(f64::NAN, true), (0.0, false)]).is_err());
+}
+
+#[test]
+fn thresholds_are_chosen_on_other_pairs() {
+    let first = [(0.95, true), (0.5, true), (0.45, false), (0.2, false)];
+    let second = [(0.8, true), (0.3, true), (0.6, false), (0.1, false)];
+    // Of the first four a threshold between 0.5 and 0.45 judges all rightly; of the others one below 0.8 judges three, as does one at 0.3.
+    assert!((best_threshold(&first) - 0.475).abs() < 1e-12 && (best_threshold(&second) - 0.7).abs() < 1e-12);
+    assert_eq!(best_threshold(&[(0.5, false)]), f64::INFINITY);
+    assert_eq!(best_threshold(&[(0.5, true)]), 0.5);
+    // By 0.7 three of the first are judged rightly, by 0.475 two of the second.
+    let dealt: Vec<(f64, bool)> = first.into_iter().zip(second).flat_map(|(a, b)| [a, b]).collect();
+    assert!((accuracy_by_folds(&dealt, 2) - 5.0 / 8.0).abs() < 1e-12);
+}
+
+#[test]
+fn the_interval_of_an_area_holds_it_and_shrinks_with_more_pairs() {
+    // Scores of the same are higher by a third of their spread.
+    let pairs = |count: usize| -> Vec<(f64, bool)> {
+        let score = |i: usize| (i * 7919 % 1000) as f64 / 1000.0 + if i.is_multiple_of(2) { 0.3 } else { 0.0 };
+        (0..count).map(|i| (score(i), i.is_multiple_of(2))).collect()
+    };
+    let widths = [100, 1600].map(|count| {
+        let pairs = pairs(count);
+        let (area, (low, high)) = (Roc::of(&pairs).unwrap().area(), area_interval(&pairs));
+        assert!(low < area && area < high && low > 0.5 && high < 1.0, "{low} {area} {high}");
+        high - low
+    });
+    assert!(widths[1] < 0.5 * widths[0], "{widths:?}");
+    assert_eq!(area_interval(&[(1.0, true), (0.0, false), (0.0, false)]).1, 1.0);
+    assert_eq!(area_interval(&[]), (0.0, 1.0));
 }

@@ -2,6 +2,8 @@
 //! fifth generation read it.
 
 mod bert;
+mod dense;
+mod embedder;
 mod gan;
 mod head;
 mod json;
@@ -14,6 +16,9 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use bert::BertConfig;
+pub use dense::{DenseConfig, DenseTask};
+pub(crate) use embedder::EMBEDDING;
+pub use embedder::VitEmbedderConfig;
 pub use gan::{GanConfig, GanForm};
 pub use head::{HeadConfig, Pooling, Task};
 pub(crate) use lenet::Stage;

@@ -1,6 +1,7 @@
 //! A model's folder, as `transformers` reads and writes it: `config.json`, `model.safetensors` (or shards with an index) and
 //! `generation_config.json`. A `model.gguf` beside them, or in place of the weights, holds these in blocks: they run from there.
 
+mod dense;
 mod gan;
 mod heads;
 mod marian;
@@ -20,10 +21,14 @@ use crate::gguf::{self, Gguf};
 use crate::layers::Quantized;
 use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
+pub use dense::{dense_task, load_dense, save_dense};
 pub use gan::{is_gan, load_gan, save_gan};
 pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
 pub use marian::{load_marian, save_marian};
-pub use pictures::{load_mae, load_picture_classifier, load_vit, picture_kind, save_mae, save_picture_classifier};
+pub use pictures::{
+    is_picture_embedder, load_mae, load_picture_classifier, load_picture_embedder, load_vit, picture_kind, save_mae,
+    save_picture_classifier, save_picture_embedder,
+};
 pub use reward::{load_reward, save_reward};
 pub use words::{load_word2vec, save_word2vec};
 pub use write::{Precision, SaveOptions};

@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::dense::{dense_task, load_dense};
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
-use crate::config::{LenetConfig, MaeConfig, VitConfig};
+use crate::config::{EMBEDDING, LenetConfig, MaeConfig, VitConfig, VitEmbedderConfig};
+use crate::recognizer::VitEmbedder;
 use crate::vit::{Vit, VitClassifier};
 use crate::{Lenet, Mae, PictureClassifier, PictureConfig};
 
@@ -49,17 +51,22 @@ pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureCl
             (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config))
         }
         Some("vit") => {
+            ensure!(
+                !is_picture_embedder(dir)?,
+                "{} gives embeddings of pictures, which name nothing: `danlu embed alike` compares pictures by them",
+                dir.display()
+            );
             let labels = labels(&value).with_context(in_config)?;
             let config = VitConfig { labels, ..scaled(VitConfig::try_from(value).with_context(in_config)?, dir)? };
             let vit = VitClassifier::empty(&config, device).with_context(in_config)?;
             let vit = Weights::open(dir)?.fill(vit, false)?;
             (PictureClassifier::Vit(vit), PictureConfig::Vit(config))
         }
-        Some(_) => bail!(
+        Some("vit_mae") => bail!(
             "{} holds a masked autoencoder, which has no classes: train a classifier that starts from it with `model.from`",
             dir.display()
         ),
-        None => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
+        _ => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
     })
 }
 
@@ -78,10 +85,7 @@ pub fn save_picture_classifier(model: &PictureClassifier, config: &PictureConfig
         }
         PictureConfig::Vit(config) => Value::from(config.clone()),
     };
-    let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
-    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
-    value["id2label"] = config.labels().iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
-    value["label2id"] = config.labels().iter().enumerate().map(places).collect::<Map<_, _>>().into();
+    name_labels(&mut value, config.labels());
     write_json(&dir.join("config.json"), &value)?;
     let picture = config.picture();
     write_scale(dir, [picture.height, picture.width], config.scale())
@@ -109,8 +113,40 @@ pub fn save_mae(mae: &Mae, config: &MaeConfig, dir: &Path) -> Result<()> {
     write_scale(dir, config.vit.image_size, [&config.vit.image_mean, &config.vit.image_std])
 }
 
-/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier or of a masked autoencoder, for another head. Its
-/// configuration has the labels that a classifier had.
+/// Whether the model in `dir` gives embeddings of pictures.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn is_picture_embedder(dir: &Path) -> Result<bool> {
+    let config = read_config(dir)?;
+    Ok(config["model_type"] == "vit" && !config[EMBEDDING].is_null())
+}
+
+/// Reads the network in `dir` that gives embeddings of pictures.
+///
+/// # Errors
+/// As [`super::load`].
+pub fn load_picture_embedder(dir: &Path, device: &Device) -> Result<(VitEmbedder, VitEmbedderConfig)> {
+    let in_config = || format!("in {}", dir.join("config.json").display());
+    ensure!(is_picture_embedder(dir)?, "{} gives no embeddings of pictures", dir.display());
+    let config = VitEmbedderConfig::try_from(read_config(dir)?).with_context(in_config)?;
+    let config = VitEmbedderConfig { vit: scaled(config.vit.clone(), dir)?, ..config };
+    let embedder = Weights::open(dir)?.fill(VitEmbedder::empty(&config, device), false)?;
+    Ok((embedder, config))
+}
+
+/// Writes the embedder to `dir`, as [`save_picture_classifier`] does.
+///
+/// # Errors
+/// As [`super::save`].
+pub fn save_picture_embedder(embedder: &VitEmbedder, config: &VitEmbedderConfig, dir: &Path) -> Result<()> {
+    write::weights(embedder, dir, &SaveOptions::default())?;
+    write_json(&dir.join("config.json"), &Value::from(config.clone()))?;
+    write_scale(dir, config.vit.image_size, [&config.vit.image_mean, &config.vit.image_std])
+}
+
+/// Reads the Vision Transformer in `dir` without what stands on it: that of a classifier, of an embedder, of a masked autoencoder, or of a
+/// network with outputs for every place, for another head. Its configuration has the labels that were there.
 ///
 /// # Errors
 /// As [`super::load`].
@@ -119,14 +155,30 @@ pub fn load_vit(dir: &Path, device: &Device) -> Result<(Vit, VitConfig)> {
         let (mae, config) = load_mae(dir, device)?;
         return Ok((mae.vit, config.vit));
     }
+    if is_picture_embedder(dir)? {
+        let (embedder, config) = load_picture_embedder(dir, device)?;
+        return Ok((embedder.vit, config.vit));
+    }
+    if dense_task(dir)?.is_some() {
+        let (model, config) = load_dense(dir, device)?;
+        return Ok((model.vit, config.vit));
+    }
     match load_picture_classifier(dir, device)? {
         (PictureClassifier::Vit(model), PictureConfig::Vit(config)) => Ok((model.vit, config)),
         _ => bail!("{} holds no Vision Transformer", dir.display()),
     }
 }
 
+/// Writes the names of the classes.
+pub(super) fn name_labels(config: &mut Value, labels: &[String]) {
+    let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
+    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
+    config["id2label"] = labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
+    config["label2id"] = labels.iter().enumerate().map(places).collect::<Map<_, _>>().into();
+}
+
 /// The names of the classes.
-fn labels(config: &Value) -> Result<Vec<String>> {
+pub(super) fn labels(config: &Value) -> Result<Vec<String>> {
     let names = config["id2label"].as_object().cloned().unwrap_or_default();
     let one = |i: usize| names.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
     let labels: Option<Vec<String>> = (0..names.len()).map(one).collect();
@@ -141,7 +193,7 @@ fn needed_scale(dir: &Path) -> Result<Preprocessor> {
 }
 
 /// The configuration with what pictures are scaled by. A folder that does not say so is of a network for values from -1 to 1, as the paper's.
-fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
+pub(super) fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
     if !dir.join(PREPROCESSOR).exists() {
         return Ok(config);
     }
@@ -151,7 +203,7 @@ fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
     Ok(config)
 }
 
-fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
+pub(super) fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
     let preprocessor = json!({
         "image_processor_type": "ViTImageProcessor",
         "do_resize": true,

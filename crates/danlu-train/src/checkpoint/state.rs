@@ -24,6 +24,9 @@ pub struct State {
     pub elapsed: f64,
     /// Seconds of those spent in update steps alone.
     pub stepping: f64,
+    /// Seconds of those in which the next update could not begin, because its data were not there yet.
+    #[serde(default)]
+    pub waiting: f64,
     /// The length of the run as planned when it began; warm-up follows from it.
     pub planned: u64,
     /// The length of the run as last estimated; once `frozen` it is final.
@@ -59,6 +62,7 @@ impl Default for State {
             tokens: 0,
             elapsed: 0.0,
             stepping: 0.0,
+            waiting: 0.0,
             planned: 0,
             total: 0,
             frozen: false,

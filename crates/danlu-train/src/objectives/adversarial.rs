@@ -205,10 +205,8 @@ impl Objective for Adversarial {
     fn batch(&self, position: u64) -> Result<GanBatch> {
         let (train, scale) = (&self.set.train, scale_of(self.set.train.channels));
         let row = |position: u64| shuffled(position, train.len() as u64, self.seed) as usize;
-        let mut pictures = vec![0.0; self.micro_rows * train.each()];
-        for (position, to) in (position..).zip(pictures.chunks_exact_mut(train.each())) {
-            self.augment.write(train, row(position), position, &scale, to);
-        }
+        let rows: Vec<usize> = (position..).take(self.micro_rows).map(row).collect();
+        let pictures = self.augment.write_all(train, &rows, position, &scale);
         let noise = noise(self.seed, position, self.micro_rows, self.latent);
         Ok(GanBatch { count: self.micro_rows, pictures, noise, first: train.label(row(position)) })
     }

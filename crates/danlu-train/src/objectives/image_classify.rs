@@ -38,10 +38,10 @@ pub struct ImageClassify {
 #[derive(Debug, Clone)]
 pub struct PictureBatch {
     /// Scaled, picture after picture.
-    values: Vec<f32>,
-    labels: Ids,
+    pub(super) values: Vec<f32>,
+    pub(super) labels: Ids,
     /// The patches of each that are seen; none where all are.
-    kept: Option<Ids>,
+    pub(super) kept: Option<Ids>,
 }
 
 impl ImageClassify {
@@ -115,13 +115,13 @@ pub(super) fn device_of(model: &impl Module) -> Device {
 }
 
 /// The cross-entropy of logits: they are what a head of ones gives back, and the loss on a head is there already.
-fn cost(logits: Tensor<2>, labels: &Ids, smoothing: f64) -> Tensor<1> {
+pub(super) fn cost(logits: Tensor<2>, labels: &Ids, smoothing: f64) -> Tensor<1> {
     let ones = Tensor::eye(logits.dims()[1], &logits.device());
     danlu_ops::linear_cross_entropy_smoothed(logits, ones, labels, smoothing)
 }
 
 /// The output that is largest in each row.
-fn guesses(logits: Tensor<2>) -> Vec<usize> {
+pub(super) fn guesses(logits: Tensor<2>) -> Vec<usize> {
     let width = logits.dims()[1];
     let best = |row: &[f32]| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(place, _)| place);
     logits.inner().into_data().iter::<f32>().collect::<Vec<_>>().chunks(width).map(best).collect()
@@ -133,16 +133,11 @@ impl Objective for ImageClassify {
 
     fn batch(&self, position: u64) -> Result<PictureBatch> {
         let train = &self.set.train;
-        let each = train.each();
-        let mut values = vec![0.0; self.micro_rows * each];
-        let mut labels = Vec::with_capacity(self.micro_rows);
-        for (position, to) in (position..).zip(values.chunks_exact_mut(each)) {
-            let row = self.row(position);
-            self.augment.write(train, row, position, &self.scale, to);
-            labels.push(train.label(row));
-        }
+        let rows: Vec<usize> = (position..).take(self.micro_rows).map(|position| self.row(position)).collect();
+        let values = self.augment.write_all(train, &rows, position, &self.scale);
+        let labels = rows.iter().map(|&row| train.label(row)).collect();
         let kept = self.patches.map(|patches| kept_from(position, self.micro_rows, patches, self.seed));
-        Ok(PictureBatch { values, labels: labels.into(), kept })
+        Ok(PictureBatch { values, labels, kept })
     }
 
     fn targets(&self, batch: &PictureBatch) -> usize {

@@ -66,12 +66,9 @@ impl Objective for MaskedImage {
 
     fn batch(&self, position: u64) -> Result<MaskedPictures> {
         let train = &self.set.train;
-        let each = train.each();
-        let mut values = vec![0.0; self.micro_rows * each];
-        for (position, to) in (position..).zip(values.chunks_exact_mut(each)) {
-            let row = shuffled(position, train.len() as u64, self.seed) as usize;
-            self.augment.write(train, row, position, &self.scale, to);
-        }
+        let row = |position: u64| shuffled(position, train.len() as u64, self.seed) as usize;
+        let rows: Vec<usize> = (position..).take(self.micro_rows).map(row).collect();
+        let values = self.augment.write_all(train, &rows, position, &self.scale);
         Ok(MaskedPictures { values, kept: kept_from(position, self.micro_rows, self.patches, self.seed) })
     }
 

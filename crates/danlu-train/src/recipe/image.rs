@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Pictures, for the objectives `image-classify` and `masked-image`: IDX files, or a folder for each class with PNG or JPEG files, perhaps below `train`
+/// Pictures, for the objectives `image-classify`, `masked-image` and `image-embed`: IDX files, or a folder for each class with PNG or JPEG files, perhaps below `train`
 /// and `test`. `classify.labels` names the classes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

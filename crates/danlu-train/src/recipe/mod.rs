@@ -6,6 +6,7 @@ mod classify;
 mod course;
 mod data;
 mod distill;
+mod embed;
 mod gan;
 mod gate;
 mod image;
@@ -14,6 +15,7 @@ mod objective;
 mod parse;
 mod preference;
 mod rl;
+mod scene;
 mod schema;
 mod story;
 mod translate;
@@ -32,6 +34,7 @@ pub use course::{BatchSpec, Budget, CheckpointSpec, EvalSpec, SampleSpec};
 pub use danlu_rewards::RewardsSpec;
 pub use data::DataSpec;
 pub use distill::{DistillOn, DistillSpec, DivergenceKind};
+pub use embed::{EmbedSpec, IdentityKind, MarginLoss};
 pub use gan::{GanLoss, GanSpec};
 pub use gate::GateSpec;
 pub use image::{ImageSpec, LenetFormKind, LenetSpec, MaeSpec, VitSpec};
@@ -39,6 +42,7 @@ pub use model::{ModelKind, ModelSpec, TokenizerKind, TokenizerSpec};
 pub use objective::{ObjectiveKind, ObjectiveSpec};
 pub use preference::{PreferenceLoss, PreferenceSpec};
 pub use rl::{AdvantageScale, LossAverage, PromptForm, RatioOf, RlSpec};
+pub use scene::SceneSpec;
 pub use story::StorySpec;
 pub use translate::TranslateSpec;
 pub use tune::{Part, TuneSpec};
@@ -96,6 +100,10 @@ pub struct Recipe {
     pub vit: VitSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub mae: MaeSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub embed: EmbedSpec,
+    #[serde(skip_serializing_if = "is_default")]
+    pub scene: SceneSpec,
     #[serde(skip_serializing_if = "is_default")]
     pub distill: DistillSpec,
     #[serde(skip_serializing_if = "is_default")]
@@ -267,6 +275,8 @@ impl Default for Recipe {
             gan: GanSpec::default(),
             vit: VitSpec::default(),
             mae: MaeSpec::default(),
+            embed: EmbedSpec::default(),
+            scene: SceneSpec::default(),
             distill: DistillSpec::default(),
             rl: RlSpec::default(),
             rewards: RewardsSpec::default(),
@@ -346,7 +356,10 @@ impl Recipe {
     /// What a row of its data is made of and what is counted, for people: what the code calls tokens is a picture where one is read as a whole.
     pub fn unit(&self) -> &'static str {
         match self.objective.kind {
-            ObjectiveKind::ImageClassify | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => "pictures",
+            ObjectiveKind::ImageClassify | ObjectiveKind::ImageEmbed | ObjectiveKind::MaskedImage | ObjectiveKind::Gan => {
+                "pictures"
+            }
+            ObjectiveKind::Detect | ObjectiveKind::Segment | ObjectiveKind::Pose => "pictures",
             ObjectiveKind::Word2vec => "words",
             // Features alone read a text at once.
             ObjectiveKind::Classify | ObjectiveKind::Regression if self.classify.way == Way::Linear => "texts",

@@ -107,6 +107,6 @@ pub enum ModelKind {
     Gan,
     /// The same of convolutions and their transposes, with batch normalization (Radford 2015).
     Dcgan,
-    /// An encoder that reads a picture as a text of patches, for image-classify and masked-image; `[vit]` says how (Dosovitskiy 2020).
+    /// An encoder that reads a picture as a text of patches, for image-classify, masked-image, detect, segment and pose; `[vit]` says how (Dosovitskiy 2020).
     Vit,
 }

@@ -32,10 +32,18 @@ pub enum ObjectiveKind {
     TokenClassify,
     /// Say which of several classes each picture has (LeCun 1998).
     ImageClassify,
+    /// Give each picture an embedding in which pictures of one identity are alike, also of identities never seen; `[embed]` says how (Deng 2019).
+    ImageEmbed,
     /// Draw pictures that another network cannot tell from real ones; `[gan]` says how (Goodfellow 2014).
     Gan,
     /// Say what the patches of a picture are that are hidden, from the few that are seen; `[mae]` says how (He 2021).
     MaskedImage,
+    /// Say which things are in a picture and draw a box round each, from labelled scenes; `[scene]` says which (Tian 2019).
+    Detect,
+    /// Say of each pixel what is seen there, from labelled scenes (Long 2015).
+    Segment,
+    /// Say where the points of the one thing in a picture are, from labelled scenes (Xu 2022).
+    Pose,
     /// Prefer the answers that people prefer, from a model that is there already; `preference.loss` says how (Rafailov 2023).
     Preference,
     /// Score answers as people would, from pairs of a better and a worse one and from a model that is there already (Ouyang 2022).

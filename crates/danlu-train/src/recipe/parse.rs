@@ -172,6 +172,8 @@ fn relations(recipe: &Recipe) -> Result<()> {
     recipe.translate.validate()?;
     recipe.image.validate()?;
     recipe.gan.validate()?;
+    recipe.embed.validate()?;
+    recipe.scene.validate()?;
     for set in recipe.gate.target.iter().chain(&recipe.gate.general).chain(&recipe.gate.also) {
         super::GateSpec::split(set).with_context(|| format!("`gate` names {set:?}"))?;
     }
@@ -262,6 +264,8 @@ mod tests {
         refused("[model]\nheads = 6\nkv_heads = 4\n[budget]\nsteps = 1\n", &[], &["multiple"]);
         refused("[model]\nkind = 'word2vec'\n[budget]\nsteps = 1\n", &[], &["model.kind", "objective.kind"]);
         refused("[model]\nkind = 'vit'\nhidden = 64\nheads = 5\n[budget]\nsteps = 1\n", &[], &["multiple"]);
+        refused("[scene]\nthings = [3, 1]\n[budget]\nsteps = 1\n", &[], &["`scene.things`", "fewest"]);
+        refused("[scene]\nsize = [0.5]\n[budget]\nsteps = 1\n", &[], &["`scene.size`", "smaller first"]);
         refused("[vit]\nkeep = 0.0\n", &[], &["r.toml:2", "`vit.keep` is 0"]);
         refused("[adapter]\nrank = 8\n[budget]\nsteps = 1\n", &[], &["adapter.kind", "lora"]);
         refused("[adapter]\nkind = 'lora'\n[budget]\nsteps = 1\n", &[], &["[adapter]", "model.from"]);

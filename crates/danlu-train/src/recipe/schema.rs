@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    AdapterRecipe, ClassifySpec, DistillSpec, FeaturesSpec, GanSpec, GateSpec, ImageSpec, LenetSpec, MaeSpec, MomentsKind,
-    PrecisionKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, StorySpec, TuneSpec, VitSpec, Word2vecSpec,
+    AdapterRecipe, ClassifySpec, DistillSpec, EmbedSpec, FeaturesSpec, GanSpec, GateSpec, ImageSpec, LenetSpec, MaeSpec,
+    MomentsKind, PrecisionKind, PreferenceSpec, Recipe, RewardsSpec, RlSpec, SceneSpec, StorySpec, TuneSpec, VitSpec,
+    Word2vecSpec,
 };
 
 /// One key of the recipe: a leaf has a type, a table has `kind` "table".
@@ -52,6 +53,8 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("gan", value(GanSpec::default())),
         ("vit", value(VitSpec::default())),
         ("mae", value(MaeSpec::default())),
+        ("embed", value(EmbedSpec::default())),
+        ("scene", value(SceneSpec::default())),
         ("distill", value(DistillSpec::default())),
         ("rl", value(RlSpec::default())),
         ("rewards", value(RewardsSpec::all())),

@@ -121,7 +121,13 @@ impl<O: Objective> Session<'_, O> {
         self.run.objective.held_out_tokens() as f64 / eval.tokens.max(1) as f64
     }
 
-    pub(super) fn report(&mut self, Update { loss, norm, report }: Update, share: f64, seconds: f64) -> Result<()> {
+    /// Logs and shows a step that waited for its data first and then took so many seconds.
+    pub(super) fn report(
+        &mut self,
+        Update { loss, norm, report }: Update,
+        share: f64,
+        [data_wait, seconds]: [f64; 2],
+    ) -> Result<()> {
         let plan = self.run.plan;
         let per_second = plan.step_tokens() as f64 / seconds.max(1e-9);
         let step = Step {
@@ -133,12 +139,13 @@ impl<O: Objective> Session<'_, O> {
             rate_share: share,
             gradient_norm: norm,
             seconds,
+            data_wait,
             tokens_per_second: per_second,
             gemm_share: per_second * plan.flops_per_token / plan.facts.gemm_rate,
             tokens: self.state.tokens,
             epoch: self.state.tokens as f64 / plan.facts.train_tokens.max(1) as f64,
             elapsed: self.elapsed(),
-            left: self.pace.left(self.state.step, self.state.total, seconds, self.reserve()),
+            left: self.pace.left(self.state.step, self.state.total, data_wait + seconds, self.reserve()),
             memory: memory::resident().0,
         };
         let mut row = Map::new();
@@ -148,6 +155,7 @@ impl<O: Objective> Session<'_, O> {
             ("tokens", step.tokens as f64),
             ("epoch", step.epoch),
             ("seconds", seconds),
+            ("data_wait", data_wait),
             ("tokens_per_second", per_second),
             ("gemm_share", step.gemm_share),
             ("elapsed", step.elapsed),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::Result;
 use burn::module::Module;
@@ -22,11 +23,13 @@ pub struct Toy {
     pub sparse: u64,
     /// From this row on the targets are replaced by noise.
     pub broken: Option<u64>,
+    /// How long a piece takes to be made.
+    pub slow: Duration,
 }
 
 impl Toy {
     pub fn new(plan: &Plan) -> Self {
-        Toy { row_len: plan.row_len, micro_rows: plan.micro_rows, sparse: 3, broken: None }
+        Toy { row_len: plan.row_len, micro_rows: plan.micro_rows, sparse: 3, broken: None, slow: Duration::ZERO }
     }
 
     fn row(&self, position: u64, ids: &mut Vec<u32>, targets: &mut Vec<u32>) {
@@ -52,6 +55,7 @@ impl Objective for Toy {
     type Batch = Batch;
 
     fn batch(&self, position: u64) -> Result<Batch> {
+        std::thread::sleep(self.slow);
         let (mut ids, mut targets) = (vec![], vec![]);
         (0..self.micro_rows as u64).for_each(|row| self.row(position + row, &mut ids, &mut targets));
         if self.broken.is_some_and(|from| position >= from) {

@@ -109,7 +109,7 @@ fn take_in(home: &Path, path: &Path, name: &str, mut origin: Origin) -> Result<M
         ..Lineage::default()
     };
     if path.is_dir() {
-        if folder::picture_kind(path)?.is_some() {
+        if folder::picture_kind(path)?.is_some() || folder::dense_task(path)?.is_some() {
             let facts = vec![("parameters", json!(pictures::check(path)?))];
             return registry.register(name, path, lineage(origin, facts), |copy| pictures::check(copy).map(|_| ()));
         }

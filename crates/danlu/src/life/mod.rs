@@ -9,6 +9,7 @@ pub mod curves;
 pub mod device;
 pub mod export;
 pub mod few_shot;
+pub mod finder;
 pub mod gate;
 pub mod import;
 pub mod kinds;

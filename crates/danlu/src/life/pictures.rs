@@ -1,11 +1,11 @@
-//! Models of pictures that are there already: a classifier, asked about files, and a generator, asked to draw.
+//! Models of pictures that are there already: a classifier and an embedder, asked about files, and a generator, asked to draw.
 
 use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::{Device, Tensor};
 use danlu_data::images::{Images, Scale, sheet};
-use danlu_models::{PictureClassifier, PictureConfig, folder};
+use danlu_models::{PictureClassifier, PictureConfig, VitEmbedder, VitEmbedderConfig, folder};
 use danlu_train::objectives::adversarial::drawn;
 use danlu_train::objectives::image_classify::pictures_of;
 
@@ -47,6 +47,34 @@ impl Namer {
     }
 }
 
+/// The embedder of pictures, with what it scales them by.
+pub struct Recognizer {
+    model: VitEmbedder,
+    config: VitEmbedderConfig,
+}
+
+impl Recognizer {
+    /// Reads an embedder's folder.
+    ///
+    /// # Errors
+    /// When it holds another kind of model, or a file is missing or damaged.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let (model, config) = folder::load_picture_embedder(dir, &danlu_ops::device())?;
+        Ok(Self { model, config })
+    }
+
+    /// The embedding of a picture, of length 1.
+    ///
+    /// # Errors
+    /// When the file holds no picture that can be read.
+    pub fn embedding(&self, path: &Path) -> Result<Vec<f32>> {
+        let (vit, size) = (&self.config.vit, self.config.vit.picture());
+        let scale = Scale { mean: vit.image_mean.clone(), deviation: vit.image_std.clone() };
+        let picture = Images::of_file(path, size.channels, size.height, size.width)?;
+        finite(self.model.embeddings(pictures_of(&picture, &[0], &scale, &danlu_ops::device()), None))
+    }
+}
+
 /// What the generator in `dir` draws: `count` pictures on one sheet, in PNG. The same seed draws the same pictures.
 ///
 /// # Errors
@@ -74,6 +102,12 @@ pub fn check(dir: &Path) -> Result<u64> {
     let (parameters, found) = if folder::picture_kind(dir)? == Some("vit_mae") {
         let (mae, config) = folder::load_mae(dir, &device)?;
         (config.parameters(), mae.vit.states(grey(config.vit.picture().len()), None))
+    } else if folder::is_picture_embedder(dir)? {
+        let (embedder, config) = folder::load_picture_embedder(dir, &device)?;
+        (config.parameters(), embedder.embeddings(grey(config.vit.picture().len()), None))
+    } else if folder::dense_task(dir)?.is_some() {
+        let (model, config) = folder::load_dense(dir, &device)?;
+        (config.parameters(), model.maps(grey(config.vit.picture().len())))
     } else {
         let (model, config) = folder::load_picture_classifier(dir, &device)?;
         (config.parameters(), model.logits(grey(config.picture().len())))

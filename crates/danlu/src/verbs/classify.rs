@@ -1,19 +1,21 @@
 use std::io::BufRead;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use danlu_data::scenes::{Instance, Picture, sheet};
 use danlu_registry::{ModelRef, Registry};
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::exit::{Outcome, bad_input};
+use crate::life::finder::Finder;
 use crate::life::labels::{Answer, Labeller};
 use crate::life::pictures::Namer;
 
-/// Say what a classifier makes of texts or pictures: the label of each, a number, or a tag for each word.
+/// Say what a classifier makes of texts or pictures: the label of each, a number, or a tag for each word; or what is where in pictures.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu classify sentiment \"很好看的一本书\"\n  danlu classify sentiment < reviews.txt\n  danlu classify prices --json < rows.jsonl\n  danlu classify lenet5 shoe.png"
+    after_help = "Examples:\n  danlu classify sentiment \"很好看的一本书\"\n  danlu classify sentiment < reviews.txt\n  danlu classify prices --json < rows.jsonl\n  danlu classify lenet5 shoe.png\n  danlu classify detect street.png --sheet seen.png"
 )]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder of a transformers classifier.
@@ -23,6 +25,9 @@ pub struct Args {
     /// Print a JSON object for each text.
     #[arg(long)]
     json: bool,
+    /// Where to draw the pictures with what is seen in them (PNG), of a model that says where things are.
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
 }
 
 pub fn run(context: &Context, args: Args) -> Outcome {
@@ -36,6 +41,12 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         let id = registry.resolve(&wanted).map_err(bad_input)?;
         registry.folder(&id)
     };
+    if let Some(finder) = Finder::open(&folder).map_err(bad_input)? {
+        return find(&finder, &args);
+    }
+    if args.sheet.is_some() {
+        return Err(bad_input(anyhow!("{} does not say where things are; leave --sheet out", args.model)));
+    }
     if let Some(namer) = Namer::open(&folder).map_err(bad_input)? {
         return name(&namer, &args);
     }
@@ -66,6 +77,11 @@ fn name(namer: &Namer, args: &Args) -> Outcome {
         }
         Ok(())
     };
+    each(args, one)
+}
+
+/// Does something with each file that is given, or with one in each line of the standard input where none is.
+fn each(args: &Args, mut one: impl FnMut(&str) -> Result<()>) -> Outcome {
     args.texts.iter().try_for_each(|path| one(path)).map_err(bad_input)?;
     if args.texts.is_empty() {
         for line in std::io::stdin().lock().lines() {
@@ -74,6 +90,30 @@ fn name(namer: &Namer, args: &Args) -> Outcome {
                 one(line.trim()).map_err(bad_input)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Says what is where in the pictures in the files, and draws it.
+fn find(finder: &Finder, args: &Args) -> Outcome {
+    let mut drawn: Vec<(Picture, Vec<Instance>)> = vec![];
+    each(args, |path| {
+        let (picture, found) = finder.ask(Path::new(path)).with_context(|| format!("{path} cannot be looked at"))?;
+        if args.json {
+            println!("{}", json!({ "picture": path, "found": found.iter().map(|one| finder.json(one)).collect::<Vec<_>>() }));
+        } else if found.is_empty() {
+            println!("nothing  {path}");
+        } else {
+            found.iter().for_each(|one| println!("{}  {path}", finder.line(&picture, one)));
+        }
+        if args.sheet.is_some() {
+            drawn.push((picture, found.into_iter().map(|one| one.thing).collect()));
+        }
+        Ok(())
+    })?;
+    if let Some(path) = &args.sheet {
+        let png = sheet(drawn.iter().map(|(picture, things)| (picture, &things[..]))).map_err(bad_input)?;
+        danlu_files::write_atomic_bytes(path, &png)?;
     }
     Ok(())
 }

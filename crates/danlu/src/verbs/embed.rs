@@ -11,13 +11,14 @@ use serde_json::json;
 
 use super::Context;
 use crate::exit::{Outcome, bad_input};
+use crate::life::pictures::Recognizer;
 use crate::life::prepare::model_folder;
 use crate::views;
 
 /// A file of questions may have this many bytes; Google's has 600 thousand.
 const QUESTIONS: u64 = 64 << 20;
 
-/// Look at vectors of words: what is near a word, what completes an analogy, and files of them.
+/// Look at vectors: what is near a word, what completes an analogy, files of them, and which pictures show the same.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -77,6 +78,23 @@ enum Verb {
         #[command(flatten)]
         of: Of,
     },
+    /// Show how much pictures are alike to the first one: the cosine between the vectors of what they show, 1 at most.
+    #[command(
+        after_help = "Examples:\n  danlu embed alike door.png anna.png berta.png\n  danlu embed alike door.png --model faces@1 --json"
+    )]
+    Alike {
+        /// The picture that others are compared with.
+        picture: PathBuf,
+        /// The others, which may be left out with --json.
+        #[arg(required_unless_present = "json")]
+        others: Vec<PathBuf>,
+        /// The model, as NAME or NAME@VERSION, or its folder; recipes/2020-vit-faces.toml makes this one.
+        #[arg(long, default_value = "faces", value_name = "MODEL")]
+        model: String,
+        /// Print JSON instead of text, with the vector of each picture.
+        #[arg(long)]
+        json: bool,
+    },
     /// Write the vectors to a file that gensim and other programs read.
     #[command(after_help = "Examples:\n  danlu embed export vectors.bin\n  danlu embed export vectors.txt --model word2vec@1")]
     Export {
@@ -106,6 +124,10 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             let asked = questions_of(questions.as_deref()).map_err(bad_input)?;
             analogies(&open(context, &of).map_err(bad_input)?, &asked, of.json)
         }
+        Verb::Alike { picture, others, model, json } => {
+            let compared = alike(context, &model, &picture, &others).map_err(bad_input)?;
+            tell(&compared, json)
+        }
         Verb::Export { to, of } => {
             let vectors = open(context, &of).map_err(bad_input)?;
             vectors.save(&to)?;
@@ -118,6 +140,43 @@ pub fn run(context: &Context, args: Args) -> Outcome {
             }
         }
     }
+}
+
+/// A picture with its vector and how much it is alike to the first one.
+struct Compared<'a> {
+    picture: &'a Path,
+    vector: Vec<f32>,
+    cosine: f32,
+}
+
+/// The first picture and then the others, the most alike first.
+fn alike<'a>(context: &Context, model: &str, first: &'a Path, others: &'a [PathBuf]) -> Result<Vec<Compared<'a>>> {
+    let dir = model_folder(&context.home, model)
+        .map_err(|error| anyhow!("{error:#}; `danlu train recipes/2020-vit-faces.toml` makes a model that compares pictures"))?;
+    let recognizer = Recognizer::open(&dir)?;
+    let read = |picture: &'a Path| -> Result<(&'a Path, Vec<f32>)> {
+        let vector = recognizer.embedding(picture).with_context(|| format!("{} cannot be compared", picture.display()))?;
+        Ok((picture, vector))
+    };
+    let (picture, vector) = read(first)?;
+    let mut compared = vec![Compared { picture, vector, cosine: 1.0 }];
+    for other in others {
+        let (picture, vector) = read(other)?;
+        let cosine = vector.iter().zip(&compared[0].vector).map(|(a, b)| a * b).sum();
+        compared.push(Compared { picture, vector, cosine });
+    }
+    compared[1..].sort_by(|a, b| b.cosine.total_cmp(&a.cosine));
+    Ok(compared)
+}
+
+fn tell(compared: &[Compared], as_json: bool) -> Outcome {
+    if as_json {
+        let row =
+            |one: &Compared| json!({ "picture": one.picture.display().to_string(), "cosine": one.cosine, "vector": one.vector });
+        return views::print_json(&json!(compared.iter().map(row).collect::<Vec<_>>()));
+    }
+    compared.iter().skip(1).for_each(|one| println!("{:.3}  {}", one.cosine, one.picture.display()));
+    Ok(())
 }
 
 fn open(context: &Context, of: &Of) -> Result<WordVectors> {

@@ -127,11 +127,12 @@ pub fn report(done: &run::Done) {
     print!("{}", done.comparison);
     let counted = done.curves.counted;
     println!(
-        "{} {counted} in {}, {} {counted}/s, {:.0} % of the GEMM rate",
+        "{} {counted} in {}, {} {counted}/s, {:.0} % of the GEMM rate, {:.1} % of the time waiting for data",
         human::count(done.summary.tokens as f64),
         human::seconds(done.summary.elapsed),
         human::thousands(done.summary.tokens_per_second as u64),
-        done.summary.gemm_share * 100.0
+        done.summary.gemm_share * 100.0,
+        done.summary.data_wait_share * 100.0
     );
     if let Some(picture) = &done.picture {
         println!("picture: {}", picture.display());

@@ -6,7 +6,6 @@ mod observer;
 pub mod picture;
 pub mod progress;
 pub mod run;
-pub mod sheet;
 pub mod shots;
 
 use std::io::IsTerminal;

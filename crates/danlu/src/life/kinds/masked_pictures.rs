@@ -14,7 +14,7 @@ use danlu_registry::ModelId;
 use danlu_train::recipe::ModelKind;
 use danlu_train::{MaskedImage, Outline, Plan, Recipe, Summary, check_base};
 
-use super::pictures::{probe, read, resolved, vit, write_vit};
+use super::pictures::{picture_of, probe, read, resolved, vit, write_vit};
 use super::{Curve, DataRecord, Kind};
 use crate::life::export::{Export, agree};
 
@@ -45,7 +45,7 @@ impl MaskedPictures {
         let config = match recipe.model.from.as_deref() {
             Some(from) => folder::load_mae(Path::new(from), &Device::flex()).context("`model.from` cannot be used")?.1,
             None => {
-                let encoder = vit(&recipe, &set);
+                let encoder = vit(&recipe, picture_of(&set), Scale::of(&set.train));
                 let hidden = recipe.mae.hidden.unwrap_or((encoder.hidden_size / 2).next_multiple_of(NARROW));
                 let config = MaeConfig::new(encoder, hidden, recipe.mae.layers);
                 MaeConfig { mask_ratio: recipe.mae.mask, norm_pix_loss: recipe.mae.normalize, ..config }

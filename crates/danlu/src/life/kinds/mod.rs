@@ -1,7 +1,9 @@
 //! The kinds of recipes. Each brings its data, its objective and its first model to the one trainer, and keeps what came of it.
 
 mod classify;
+mod dense;
 mod distill;
+mod faces;
 mod gan;
 mod masked;
 mod masked_pictures;
@@ -27,7 +29,9 @@ use danlu_train::{Grouped, Objective, Plan, Ppo, Recipe, Summary};
 use serde::{Deserialize, Serialize};
 
 pub use classify::{FEATURES, Labeller};
+pub use dense::Seer;
 pub use distill::Distill;
+pub use faces::Faces;
 pub use gan::Game;
 pub use masked::Masked;
 pub use masked_pictures::MaskedPictures;
@@ -150,6 +154,8 @@ kinds! {
     Picture(Pictures),
     Play(Game),
     MaskedPicture(MaskedPictures),
+    Recognize(Faces),
+    See(Seer),
     Prefer(Prefer),
     Judge(Judge),
     DistillText(Distill<Pretrain>),
@@ -186,6 +192,10 @@ impl Prepared {
             ObjectiveKind::ImageClassify => Prepared::Picture(Box::new(Pictures::new(home, &recipe, progress)?)),
             ObjectiveKind::Gan => Prepared::Play(Box::new(Game::new(home, &recipe, progress)?)),
             ObjectiveKind::MaskedImage => Prepared::MaskedPicture(Box::new(MaskedPictures::new(home, &recipe, progress)?)),
+            ObjectiveKind::ImageEmbed => Prepared::Recognize(Box::new(Faces::new(home, &recipe, progress)?)),
+            ObjectiveKind::Detect | ObjectiveKind::Segment | ObjectiveKind::Pose => {
+                Prepared::See(Box::new(Seer::new(home, &recipe, progress)?))
+            }
             ObjectiveKind::Preference => Prepared::Prefer(Box::new(Prefer::new(home, &recipe, progress)?)),
             ObjectiveKind::Reward => Prepared::Judge(Box::new(Judge::new(home, &recipe, progress)?)),
             ObjectiveKind::Distill => match recipe.distill.on {

@@ -61,7 +61,10 @@ impl Pictures {
         let config = match (recipe.model.from.as_deref().map(Path::new), recipe.model.kind) {
             (Some(from), kind) => started(from, kind, &set).context("`model.from` cannot be used")?,
             (None, ModelKind::Lenet) => PictureConfig::Lenet(lenet(&recipe, &set)),
-            (None, _) => PictureConfig::Vit(VitConfig { labels: set.classes.clone(), ..vit(&recipe, &set) }),
+            (None, _) => PictureConfig::Vit(VitConfig {
+                labels: set.classes.clone(),
+                ..vit(&recipe, picture_of(&set), Scale::of(&set.train))
+            }),
         };
         config.validate()?;
         write_shape(&mut recipe, &config);
@@ -82,7 +85,7 @@ pub(super) fn probe(set: &ImageSet, scale: &Scale) -> burn::tensor::Tensor<2> {
 }
 
 /// Channels, height and width.
-fn picture_of(set: &ImageSet) -> [usize; 3] {
+pub(super) fn picture_of(set: &ImageSet) -> [usize; 3] {
     [set.train.channels, set.train.height, set.train.width]
 }
 
@@ -97,10 +100,10 @@ fn lenet(recipe: &Recipe, set: &ImageSet) -> LenetConfig {
     LenetConfig { image_mean: scale.mean, image_std: scale.deviation, ..config }
 }
 
-/// The Vision Transformer that the recipe asks for, for these pictures, without classes.
-pub(super) fn vit(recipe: &Recipe, set: &ImageSet) -> VitConfig {
-    let (spec, scale) = (&recipe.model, Scale::of(&set.train));
-    let config = VitConfig::new(picture_of(set), recipe.vit.patch, spec.hidden.unwrap_or(VIT.0), spec.layers.unwrap_or(VIT.1));
+/// The Vision Transformer that the recipe asks for, for pictures `[channels, height, width]`, without classes.
+pub(super) fn vit(recipe: &Recipe, picture: [usize; 3], scale: Scale) -> VitConfig {
+    let spec = &recipe.model;
+    let config = VitConfig::new(picture, recipe.vit.patch, spec.hidden.unwrap_or(VIT.0), spec.layers.unwrap_or(VIT.1));
     VitConfig {
         num_attention_heads: spec.heads.unwrap_or(config.num_attention_heads),
         intermediate_size: spec.intermediate.unwrap_or(config.intermediate_size),
@@ -209,7 +212,7 @@ fn found(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Im
 }
 
 /// Lists what was set aside, and says how much that is and where the reasons are.
-fn aside(home: &Path, name: &str, set_aside: &[SetAside]) -> Result<String> {
+pub(super) fn aside(home: &Path, name: &str, set_aside: &[SetAside]) -> Result<String> {
     let Some(first) = set_aside.first() else { return Ok(String::new()) };
     let path = home.join("cache").join(SET_ASIDE).join(format!("{name}.jsonl"));
     let lines: Vec<String> = set_aside.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;

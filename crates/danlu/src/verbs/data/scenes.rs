@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use danlu_data::images::SetAside;
 use danlu_data::scenes::coco::{self, Dataset, Labelled};
-use danlu_data::scenes::{Options, Scene, Scenes, Side, Stamps};
+use danlu_data::scenes::{Options, Scene, Scenes, Side, Stamps, sheet};
 use danlu_data::source::Source;
 use danlu_data::{Progress, catalogue};
 
@@ -12,7 +12,6 @@ use crate::human;
 use crate::life::corpora::fetch;
 use crate::verbs::Context;
 use crate::views::progress::Lines;
-use crate::views::sheet;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -118,7 +117,8 @@ fn composite(context: &Context, args: &Args) -> Outcome {
 }
 
 fn finish(args: &Args, drawn: &[Labelled]) -> Outcome {
-    sheet::write(&args.sheet, drawn)?;
+    let pictures = drawn.iter().map(|(picture, instances)| (picture, &instances[..]));
+    danlu_files::write_atomic_bytes(&args.sheet, &sheet(pictures)?)?;
     note(args, &format!("{} of them are drawn in {}", drawn.len(), args.sheet.display()));
     Ok(())
 }

@@ -20,6 +20,10 @@ const MILESTONES: &[(&str, &str)] = &[
     ("2018-gpt-task", include_str!("../../../../../recipes/2018-gpt-task.toml")),
     ("2018-bert", include_str!("../../../../../recipes/2018-bert.toml")),
     ("2020-vit", include_str!("../../../../../recipes/2020-vit.toml")),
+    ("2020-vit-detect", include_str!("../../../../../recipes/2020-vit-detect.toml")),
+    ("2020-vit-segment", include_str!("../../../../../recipes/2020-vit-segment.toml")),
+    ("2020-vit-pose", include_str!("../../../../../recipes/2020-vit-pose.toml")),
+    ("2020-vit-faces", include_str!("../../../../../recipes/2020-vit-faces.toml")),
     ("2021-mae", include_str!("../../../../../recipes/2021-mae.toml")),
 ];
 

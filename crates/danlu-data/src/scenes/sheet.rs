@@ -1,29 +1,33 @@
 //! Pictures side by side with what is known of them drawn in: boxes, the edges of masks, and points.
 
 use std::io::Cursor;
-use std::path::Path;
 
-use anyhow::{Context, Result};
-use danlu_data::scenes::{Instance, Keypoint, Picture, Visibility};
+use anyhow::{Context, Result, ensure};
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, Rgb, RgbImage};
+
+use super::{Instance, Keypoint, Picture, Visibility};
 
 /// The longer side of a picture on the sheet, and what is between two.
 const TILE: u32 = 320;
 const GAP: u32 = 8;
 const COLUMNS: u32 = 4;
+/// The most pictures on a sheet: twenty-five rows of them.
+const MOST: usize = 100;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 /// Things of one picture are told apart by these, in turn (Okabe and Ito's, for people who see colours otherwise too).
 const COLORS: [[u8; 3]; 7] =
     [[230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [204, 121, 167]];
 
-/// Writes the sheet of some pictures to `path` as PNG.
+/// A sheet of some pictures as PNG.
 ///
 /// # Errors
-/// The file system's.
-pub fn write(path: &Path, pictures: &[(Picture, Vec<Instance>)]) -> Result<()> {
-    let rows = (pictures.len() as u32).div_ceil(COLUMNS);
-    let columns = (pictures.len() as u32).min(COLUMNS);
+/// When there are more than a sheet has room for.
+pub fn sheet<'a>(pictures: impl IntoIterator<Item = (&'a Picture, &'a [Instance])>) -> Result<Vec<u8>> {
+    let pictures: Vec<_> = pictures.into_iter().collect();
+    ensure!(pictures.len() <= MOST, "{} pictures are too many for a sheet; {MOST} are drawn on one", pictures.len());
+    let count = pictures.len() as u32;
+    let (rows, columns) = (count.div_ceil(COLUMNS), count.min(COLUMNS));
     let mut sheet = RgbImage::from_pixel(columns * (TILE + GAP) + GAP, rows * (TILE + GAP) + GAP, PAPER);
     for (place, (picture, instances)) in (0..).zip(pictures) {
         let (column, row) = (place % COLUMNS, place / COLUMNS);
@@ -32,7 +36,7 @@ pub fn write(path: &Path, pictures: &[(Picture, Vec<Instance>)]) -> Result<()> {
     }
     let mut png = Cursor::new(Vec::new());
     sheet.write_to(&mut png, ImageFormat::Png).context("cannot encode the sheet")?;
-    danlu_files::write_atomic_bytes(path, png.get_ref())
+    Ok(png.into_inner())
 }
 
 /// A picture in the size of the sheet, with what is in it.
@@ -105,9 +109,8 @@ fn corners([x, y, wide, high]: [f64; 4], scale: f64) -> [i64; 4] {
 
 #[cfg(test)]
 mod tests {
-    use danlu_data::scenes::Rle;
-
     use super::*;
+    use crate::scenes::Rle;
 
     #[test]
     fn what_is_known_is_drawn_where_it_is() {
@@ -134,10 +137,9 @@ mod tests {
             assert_eq!(color(x, y), [100; 3], "{x}, {y}");
         }
         assert_eq!(color(177, 60), [0; 3]);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sheet.png");
-        write(&path, &vec![(picture, vec![]); 5]).unwrap();
-        let read = image::open(&path).unwrap();
+        let none: &[Instance] = &[];
+        let read = image::load_from_memory(&sheet([(&picture, none); 5]).unwrap()).unwrap();
         assert_eq!((read.width(), read.height()), (4 * 328 + 8, 2 * 328 + 8));
+        assert!(sheet([(&picture, none); 101]).is_err());
     }
 }
