@@ -428,7 +428,8 @@ fn masked_autoencoders_tell_what_they_do_not_see() {
     // Published weights have the names that are written, and so has the model in `transformers`, which saves others.
     let file = dir.path().join("model.safetensors");
     let written = std::fs::read(&file).unwrap();
-    let renamed = |(name, values): (String, _)| (name.replace("decoder.decoder_layers.", "decoder.decoder_encoder.layer."), values);
+    let renamed =
+        |(name, values): (String, _)| (name.replace("decoder.decoder_layers.", "decoder.decoder_encoder.layer."), values);
     let written = safetensors::SafeTensors::deserialize(&written).unwrap().tensors();
     assert!(written.iter().any(|(name, _)| name == "decoder.decoder_layers.0.attention.attention.query.weight"));
     safetensors::serialize_to_file(written.into_iter().map(renamed), None, &file).unwrap();
