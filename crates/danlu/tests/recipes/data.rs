@@ -44,7 +44,7 @@ pub fn write(place: &Place) {
     }
     let all = || 0..RECORDS;
     place.lines("talks.jsonl", all().map(|i| json!({"instruction": format!("What is {i}?"), "output": english(i)})));
-    place.lines("more.jsonl", all().map(|i| json!({"instruction": format!("{i} 是什么？"), "output": chinese(i)})));
+    place.lines("more.jsonl", all().map(|i| json!({"instruction": format!("Who is {i}?"), "output": english(i + RECORDS)})));
     let pair = |i| json!({"prompt": format!("Is {i} nice?"), "chosen": english(i), "rejected": format!("no, {i}")});
     place.lines("pairs.jsonl", all().map(pair));
     place.lines("sums.jsonl", all().map(|i| json!({"prompt": format!("{i} + 1 = "), "answer": (i + 1).to_string()})));

@@ -35,7 +35,7 @@ pub const ROWS: &[Row] = &[
     row(
         "l1-office",
         "data.sources=texts data.weights= data.replay=others model.from=up model.context=64 batch.tokens=512 gate.target=texts \
-         gate.general=talks.jsonl:answer-bits-per-byte gate.also=others gate.items=4",
+         gate.general=talks.jsonl:answer-bits-per-byte gate.also=more.jsonl:answer-bits-per-byte gate.items=4",
     ),
     // Conversations.
     row("up-chat", "data.sources=talks.jsonl batch.tokens=256 gate.also=texts gate.items=4"),
