@@ -19,10 +19,10 @@ Needs torch, transformers and safetensors; `features` needs scikit-learn.
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
+import program
 import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
@@ -47,11 +47,7 @@ def danlu(release, folder, texts, save=None):
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps(text) + "\n" for text in texts)
         file.flush()
-        command = [str(pathlib.Path(release) / "examples" / "states"), str(folder), file.name] + ([str(save)] if save else [])
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+        return program.rows(pathlib.Path(release) / "examples" / "states", folder, file.name, *([save] if save else []))
 
 
 def gap(ours, theirs):
@@ -148,11 +144,7 @@ def steps(arguments):
                 model.save_pretrained(folder)
                 file = pathlib.Path(folder, "rows.jsonl")
                 file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-                command = [str(pathlib.Path(arguments.release) / "examples" / "classify"), folder, str(file)]
-                done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(f"{' '.join(command)}\n{done.stderr}")
-            first, *found = [json.loads(line) for line in done.stdout.splitlines()]
+                first, *found = program.rows(pathlib.Path(arguments.release) / "examples" / "classify", folder, file)
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
             difference = 0.0
             for step, line in enumerate(found):
@@ -184,8 +176,7 @@ def features(arguments):
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import accuracy_score, f1_score
 
-    command = [str(pathlib.Path(arguments.release) / "examples" / "labelled"), arguments.texts, "1", "3", "50000"]
-    names, *rows = [json.loads(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()]
+    names, *rows = program.rows(pathlib.Path(arguments.release) / "examples" / "labelled", arguments.texts, 1, 3, 50000)
     train, held_out = ([row for row in rows if row["held_out"] == side] for side in (False, True))
     vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), vocabulary=names)
     fitted, asked = (vectorizer.fit_transform if side else vectorizer.transform for side in (1, 0))

@@ -1,7 +1,7 @@
 """Compares danlu's log-likelihoods of answers in context with those of transformers.
 
     danlu models pull smollm2
-    python tests/peers/few_shot.py target/release/danlu ~/.danlu/models/smollm2@1 recipes/2020-gpt3.toml
+    python tests/peers/few_shot.py target/release/danlu ~/.danlu/models/smollm2@1 recipes/questions/2020-gpt3.toml
 
 danlu asks the file's tasks and writes every question with the log-likelihoods of its answers. Here some of them, evenly taken, are put through
 transformers one answer at a time, without any cache: the sum over the answer's tokens of the log-probability that the whole text's forward

@@ -15,10 +15,10 @@ import argparse
 import copy
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
+import program
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig, ViTMAEForPreTraining
 
@@ -79,11 +79,7 @@ def danlu(binary, folder, pictures, kept, save=None):
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"pictures": pictures.flatten(1).tolist(), "kept": kept}, file)
         file.flush()
-        command = [binary, str(folder), file.name, *([str(save)] if save else [])]
-        done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return torch.tensor([json.loads(line) for line in done.stdout.splitlines()])
+        return torch.tensor(program.rows(binary, folder, file.name, *([save] if save else [])))
 
 
 def compare(binary):

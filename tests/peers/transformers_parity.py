@@ -15,10 +15,10 @@ import argparse
 import copy
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 
+import program
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MarianConfig, MarianMTModel, Qwen3Config
 
@@ -78,10 +78,7 @@ def save(model, dtype, folder):
 
 
 def danlu(binary, *arguments):
-    done = subprocess.run([binary, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{binary} {' '.join(map(str, arguments))} failed:\n{done.stderr}")
-    return torch.tensor([json.loads(line) for line in done.stdout.splitlines()])
+    return torch.tensor(program.rows(binary, *arguments))
 
 
 def compare(binary):

@@ -13,10 +13,10 @@ Needs torch, transformers, tokenizers, datasets and trl.
 import json
 import pathlib
 import random
-import subprocess
 import sys
 import tempfile
 
+import program
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -125,10 +125,7 @@ def main(binary):
             tokenizer.save_pretrained(folder)
             (folder / "pairs.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
             settings = [*settings, f"budget.steps={STEPS}", f"batch.examples={BATCH}", f"optimizer.rate={RATE}", f"optimizer.embedding_rate={RATE}"]
-            done = subprocess.run([binary, str(folder), str(folder / "pairs.jsonl"), *settings], capture_output=True, text=True)
-            if done.returncode != 0:
-                sys.exit(f"{binary} failed:\n{done.stderr}")
-            first, *steps = [json.loads(line) for line in done.stdout.splitlines()]
+            first, *steps = program.rows(binary, folder, folder / "pairs.jsonl", *settings)
             if name == "reward":
                 last = steps.pop()
                 read = LlamaForSequenceClassification.from_pretrained(last["folder"], dtype=torch.float32)

@@ -162,6 +162,12 @@ fn a_folder_gives_back_the_adapter_and_refuses_another_base() {
         let read = adapter::load(dir.path(), &base).unwrap();
         assert_eq!(logits_gap(&adapted, &read.decoder, &document(config)).unwrap(), 0.0, "{name}");
         assert_eq!(read.base.as_deref(), Some("some/base"));
+        let again = || {
+            adapter::save(&adapted, spec, config, "some/base", dir.path()).unwrap();
+            std::fs::read(dir.path().join("adapter_model.safetensors")).unwrap()
+        };
+        let first = again();
+        assert!((0..8).all(|_| again() == first), "{name}: the same adapter is another file");
         let other = Decoder::new(config, 4, &Device::flex()).unwrap();
         let error = format!("{:#}", adapter::load(dir.path(), &other).unwrap_err());
         assert!(error.contains("for another base") && error.contains("some/base"), "{name}: {error}");

@@ -425,6 +425,15 @@ fn masked_autoencoders_tell_what_they_do_not_see() {
     let (read, found) = folder::load_mae(dir.path(), &device).unwrap();
     assert_eq!(found, config);
     assert_eq!(read.losses(pictures.clone(), &kept), losses);
+    // Published weights have the names that are written, and so has the model in `transformers`, which saves others.
+    let file = dir.path().join("model.safetensors");
+    let written = std::fs::read(&file).unwrap();
+    let renamed =
+        |(name, values): (String, _)| (name.replace("decoder.decoder_layers.", "decoder.decoder_encoder.layer."), values);
+    let written = safetensors::SafeTensors::deserialize(&written).unwrap().tensors();
+    assert!(written.iter().any(|(name, _)| name == "decoder.decoder_layers.0.attention.attention.query.weight"));
+    safetensors::serialize_to_file(written.into_iter().map(renamed), None, &file).unwrap();
+    assert_eq!(folder::load_mae(dir.path(), &device).unwrap().0.losses(pictures.clone(), &kept), losses);
     let (vit, of_vit) = folder::load_vit(dir.path(), &device).unwrap();
     assert_eq!((of_vit, names_and_shapes(&vit)), (config.vit.clone(), names_and_shapes(&mae.vit)));
     assert_eq!(numbers(vit.states(pictures.clone(), None)), numbers(mae.vit.states(pictures, None)));

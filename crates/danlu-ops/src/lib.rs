@@ -81,7 +81,7 @@ pub use nf4::{NF4, Nf4};
 pub use planes::Planes;
 pub use pool::{Pooling, Window, pool};
 pub use precision::{Precision, precision, set_precision};
-pub use rate::gemm_rate;
+pub use rate::{gemm_rate, gemm_rate_again};
 pub use recompute::recompute;
 pub use rms_norm::{head_rms_norm, rms_norm};
 pub use rope::Rope;

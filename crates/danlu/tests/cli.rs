@@ -279,7 +279,8 @@ fn pictures_are_learned_and_named() {
     );
     let path = home.write("pictures.toml", &recipe);
     let plan = home.expect(0, &["plan", &path]);
-    assert!(plan.contains("lenet") && plan.contains("pictures/s") && !plan.contains("tokens"), "{plan}");
+    assert!(plan.contains("lenet") && plan.contains("channels, 2 classes\n") && plan.contains("pictures/s"), "{plan}");
+    assert!(!plan.contains("tokens") && !plan.contains("vocabulary") && !plan.contains("context"), "{plan}");
     let text = home.expect(0, &["train", &path, "--run", "whole"]);
     for part in ["16×16", "2 classes", "1 set aside", "of pictures named right", "danlu classify whole@1"] {
         assert!(text.contains(part), "no {part:?} in {text}");

@@ -1,17 +1,18 @@
 //! Adapters in PEFT's folders: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::Device;
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{AdapterSpec, LoraSpec};
 use crate::folder::read::Weights;
+use crate::folder::write::header;
 use crate::folder::{self, write_json};
 use crate::{Decoder, DecoderConfig, names, names_and_shapes};
 
@@ -243,15 +244,11 @@ fn file(decoder: &Decoder, base_hash: &str) -> Result<Vec<u8>> {
         tensors.push((in_file(&name), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
     }
     let known: BTreeSet<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
-    let mut about = HashMap::from([("format".to_string(), "pt".to_string()), (BASE_HASH.to_string(), base_hash.to_string())]);
+    let mut about = BTreeMap::from([(BASE_HASH, base_hash)]);
     if decoder.is_quantized() {
-        about.insert(BASE_FORM.into(), NF4.into());
+        about.insert(BASE_FORM, NF4);
     }
-    let mut header = serde_json::to_vec(&Metadata::new(Some(about), tensors)?)?;
-    // The tensors begin at a multiple of eight bytes.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header);
+    let mut bytes = header(about, tensors)?;
     names::for_each(decoder, |name, values| {
         if known.contains(&in_file(name)) {
             let values = values.try_into_vec::<f32>().map_err(|error| anyhow::anyhow!("{name}: {error:?}"))?;

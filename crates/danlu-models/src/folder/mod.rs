@@ -9,7 +9,7 @@ mod pictures;
 pub(crate) mod read;
 mod reward;
 mod words;
-mod write;
+pub(crate) mod write;
 
 use std::path::{Path, PathBuf};
 

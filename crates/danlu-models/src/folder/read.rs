@@ -69,7 +69,7 @@ impl Weights {
             .with_context(|| format!("the file of {} bytes is damaged or not safetensors", map.len()))?;
         self.metadata.extend(metadata.metadata().clone().unwrap_or_default());
         for (name, info) in metadata.tensors() {
-            let name = whole(name);
+            let name = of_field(name);
             let place = (self.files.len(), info.clone());
             ensure!(self.places.insert(name.clone(), place).is_none(), "the tensor {name} is there twice");
         }
@@ -158,10 +158,14 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Bare models leave out the first part of a name: GPT-2's own files, encoders without a head.
-fn whole(name: String) -> String {
+/// The name that a model's field has. Bare models leave out the first part of a name: GPT-2's own files, encoders without a head. And
+/// `transformers` 5 saves the layers of a masked autoencoder's decoder as none of its versions calls them, since its rule that makes
+/// `encoder.layer.` of `layers.` also meets `decoder_layers.`; it reads both names, and published weights have the field's.
+fn of_field(name: String) -> String {
     let begins = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
-    if begins(&["wte.", "wpe.", "h.", "ln_f."]) {
+    if let Some(layer) = name.strip_prefix("decoder.decoder_encoder.layer.") {
+        format!("decoder.decoder_layers.{layer}")
+    } else if begins(&["wte.", "wpe.", "h.", "ln_f."]) {
         format!("transformer.{name}")
     } else if begins(&["embeddings.", "encoder.", "pooler."]) {
         format!("bert.{name}")

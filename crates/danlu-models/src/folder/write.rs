@@ -9,6 +9,7 @@ use burn::module::Module;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{shape_in_file, transpose, write_json};
@@ -122,14 +123,28 @@ fn divide(tensors: &[(String, Vec<usize>)], options: &SaveOptions) -> Vec<Shard>
     shards
 }
 
-fn write_shard(module: &impl Module, shard: &Shard, precision: Precision, file: &mut impl Write) -> Result<()> {
+/// What stands before the tensors of a file: its own length, `about` the file, and where the tensors are. The same of both gives the same
+/// bytes, which safetensors' own way does not, since it walks a hash map.
+pub(crate) fn header(mut about: BTreeMap<&str, &str>, tensors: Vec<(String, TensorInfo)>) -> Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Header<'a> {
+        #[serde(rename = "__metadata__")]
+        about: BTreeMap<&'a str, &'a str>,
+        #[serde(flatten)]
+        tensors: Metadata,
+    }
     // `transformers` asks for this key.
-    let made_for = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let mut header = serde_json::to_vec(&Metadata::new(Some(made_for), shard.tensors.clone())?)?;
+    about.insert("format", "pt");
+    let mut header = serde_json::to_vec(&Header { about, tensors: Metadata::new(None, tensors)? })?;
     // The tensors begin at a multiple of eight bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    Ok(bytes)
+}
+
+fn write_shard(module: &impl Module, shard: &Shard, precision: Precision, file: &mut impl Write) -> Result<()> {
+    file.write_all(&header(BTreeMap::new(), shard.tensors.clone())?)?;
     let here: HashMap<&str, &TensorInfo> = shard.tensors.iter().map(|(name, info)| (name.as_str(), info)).collect();
     names::for_each(module, |name, values| {
         let Some(info) = here.get(name) else { return Ok(()) };

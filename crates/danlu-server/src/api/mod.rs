@@ -8,6 +8,7 @@ pub mod messages;
 pub mod models;
 pub mod responses;
 pub mod settings;
+mod strict;
 pub mod tools;
 
 use axum::body::Bytes;
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use self::strict::Strict;
 use crate::error::ApiError;
 
 /// Tokens that were read and written.
@@ -54,7 +56,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
-        let mut body: Value = serde_json::from_slice(&body).map_err(not_a_request)?;
+        let Strict(mut body) = serde_json::from_slice(&body).map_err(not_a_request)?;
         if !body.is_object() {
             // A list would be taken for an object whose keys are left out.
             return Err(ApiError::bad_request("the body is not a request: it is no JSON object"));

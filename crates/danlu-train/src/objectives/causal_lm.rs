@@ -17,6 +17,8 @@ use crate::recipe::SampleSpec;
 
 /// Words of a held-out document that serve as a prompt.
 const PROMPT_WORDS: usize = 4;
+/// Tokens that these words may have; and no more than half of what the model can read, so that it can go on.
+const PROMPT_TOKENS: usize = 32;
 /// Prompts taken from held-out documents when the recipe names none.
 const PROMPTS: usize = 3;
 /// Documents that a measure reads at least, however few tokens it is asked for: a few long ones would say more of themselves than of the text.
@@ -44,7 +46,7 @@ impl CausalLm {
             train.iter().map(|(train, weight)| Ok((Sampler::new(train, plan.row_len, plan.micro_rows, seed)?, *weight)));
         let mut sample = plan.recipe.sample.clone();
         if sample.prompts.is_empty() {
-            sample.prompts = first_words(&held_out, &tokenizer)?;
+            sample.prompts = first_words(&held_out, &tokenizer, PROMPT_TOKENS.min(plan.row_len / 2))?;
         }
         Ok(CausalLm {
             rows: Mixture::new(samplers.collect::<Result<_>>()?, seed)?,
@@ -62,14 +64,14 @@ impl CausalLm {
     }
 }
 
-/// The beginnings of a few held-out documents, evenly spread.
-fn first_words(held_out: &[TokenSplit], tokenizer: &Tokenizer) -> Result<Vec<String>> {
+/// The beginnings of a few held-out documents, evenly spread, of `most` tokens each.
+fn first_words(held_out: &[TokenSplit], tokenizer: &Tokenizer, most: usize) -> Result<Vec<String>> {
     let mut prompts = Vec::new();
     for split in held_out {
         let wanted = PROMPTS.div_ceil(held_out.len()).min(split.documents());
         for i in 0..wanted {
             let tokens = split.document(i * split.documents() / wanted)?;
-            let text = tokenizer.decode_text(tokens.get(1..33.min(tokens.len())).unwrap_or_default())?;
+            let text = tokenizer.decode_text(tokens.get(1..(1 + most).min(tokens.len())).unwrap_or_default())?;
             let words: Vec<&str> = text.split_whitespace().take(PROMPT_WORDS).collect();
             prompts.push(words.join(" "));
         }

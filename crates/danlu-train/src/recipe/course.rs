@@ -14,9 +14,9 @@ pub struct BatchSpec {
     /// objective.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub examples: Option<usize>,
-    /// Tokens that go through the model at once; an update is split into pieces of this size, with the same result. Automatic: by
-    /// the size of the model.
-    #[schemars(range(min = 8, max = 100_000_000))]
+    /// Tokens that go through the model at once, or pictures; an update is split into pieces of this size, with the same result.
+    /// Automatic: by the size of the model.
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub micro_tokens: Option<usize>,
     /// Compute activations again in the backward pass instead of keeping them: a third more work, far less memory.
     pub recompute: bool,

@@ -20,7 +20,7 @@ use crate::views;
 /// Measure a model: bits per byte of held-out text, with a 95 % interval; or what it answers to tasks.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json\n  danlu eval smollm2 --sets recipes/l2-office-qa.toml\n  danlu eval smollm2 --few-shot recipes/2020-gpt3.toml --picture few-shot.png"
+    after_help = "Examples:\n  danlu eval up\n  danlu eval up@1 --data crates\n  danlu eval up --data ./novel.txt --json\n  danlu eval smollm2 --sets recipes/l2-office-qa.toml\n  danlu eval smollm2 --few-shot recipes/questions/2020-gpt3.toml --picture few-shot.png"
 )]
 pub struct Args {
     /// The model, as NAME or NAME@VERSION, or a folder that transformers could load.

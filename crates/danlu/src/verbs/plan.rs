@@ -69,7 +69,7 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
     line(
         "model",
         format!(
-            "{} with {} parameters{}: {} layers × {} channels, vocabulary {}, context {}",
+            "{} with {} parameters{}: {} layers × {} channels{}",
             model.model_type,
             human::count(prediction.parameters as f64),
             if model.trained < model.parameters {
@@ -79,8 +79,7 @@ pub fn describe(plan: &Plan, prediction: &Prediction, machine: &Machine) -> Stri
             },
             model.layers,
             model.hidden,
-            human::thousands(model.vocabulary as u64),
-            plan.row_len
+            views::ends(plan).iter().map(|end| format!(", {end}")).collect::<String>()
         ),
     );
     line(

@@ -12,10 +12,13 @@ use std::io::IsTerminal;
 
 use anyhow::Error;
 use danlu_registry::{SetRecord, Verdict};
+use danlu_train::Plan;
+use danlu_train::recipe::ObjectiveKind;
 use ratatui::text::Line;
 use serde::Serialize;
 
 use crate::exit::Outcome;
+use crate::human;
 
 pub use chart::Curves;
 pub use observer::Watcher;
@@ -50,6 +53,20 @@ pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// What a model says and how much it reads, in parts of a line. A picture, and a text of which only features are read, is one token in the code,
+/// which says nothing to people.
+pub fn ends(plan: &Plan) -> Vec<String> {
+    let outputs = human::thousands(plan.model.vocabulary as u64);
+    let reads = matches!(plan.recipe.unit(), "tokens" | "words");
+    let says = match plan.recipe.objective.kind {
+        ObjectiveKind::ImageClassify | ObjectiveKind::Classify => Some(format!("{outputs} classes")),
+        ObjectiveKind::TokenClassify => Some(format!("{outputs} tags")),
+        ObjectiveKind::Regression => Some("a number".into()),
+        _ => reads.then(|| format!("vocabulary {outputs}")),
+    };
+    says.into_iter().chain(reads.then(|| format!("context {}", plan.row_len))).collect()
 }
 
 /// What a model came to on an evaluation set, and what that is to its parent.

@@ -116,13 +116,12 @@ fn follow_step(state: &mut State, step: &Step) {
 
 fn headline(plan: &Plan) -> String {
     format!(
-        "{} parameters · {} × {} {} · vocabulary {} · context {} · {} {} a step",
+        "{} parameters · {} × {} {}{} · {} {} a step",
         human::count(plan.model.parameters as f64),
         plan.model.layers,
         plan.model.hidden,
         plan.model.model_type,
-        human::thousands(plan.model.vocabulary as u64),
-        plan.row_len,
+        super::ends(plan).iter().map(|end| format!(" · {end}")).collect::<String>(),
         human::thousands(plan.step_tokens()),
         plan.recipe.unit(),
     )

@@ -79,13 +79,13 @@ impl Labeller {
         let rows: Vec<ClassifyRow> = train.iter().map(row).collect::<Result<_>>()?;
         let held_out: Vec<ClassifyRow> = held_out.iter().map(row).collect::<Result<_>>()?;
         let cut = rows.iter().chain(&held_out).filter(|row| row.text.as_ref().is_some_and(|text| text.cut)).count();
-        println!(
-            "  {} texts to train on, {} held out; {}{}",
+        progress.note(&format!(
+            "{} texts to train on, {} held out; {}{}",
             rows.len(),
             held_out.len(),
             described(&head),
             if cut > 0 { format!("; {cut} are longer than {longest} tokens and cut there") } else { String::new() }
-        );
+        ));
         let plan = planned(&recipe, config.as_ref(), &head, &rows)?;
         Ok(Self { data, rows, held_out, frame, features, head, config, plan })
     }

@@ -111,13 +111,13 @@ impl<L: Learner> Asked<L> {
         let (mut data, mut all) = (vec![], vec![]);
         for source in &recipe.data.sources {
             let found = prompts::read(&[sft::conversations(home, source, progress)?]).with_context(|| format!("in {source}"))?;
-            println!("  {source}: {}", found.summary());
+            progress.note(&format!("{source}: {}", found.summary()));
             let hash = danlu_files::hash_bytes(format!("{:?}", found.records).as_bytes());
             data.push(DataRecord { name: source.clone(), manifest_hash: hash });
             all.extend(found.records);
         }
         if recipe.rewards.code.is_some() {
-            println!("  code of answers is run: {}", holds()?);
+            progress.note(&format!("code of answers is run: {}", holds()?));
         }
         let asked: Vec<_> = all.iter().map(|one| one.asked.clone()).collect();
         let out = held_out(&asked, recipe.data.held_out, sft::SPLIT);
@@ -131,7 +131,7 @@ impl<L: Learner> Asked<L> {
             }
         }
         ensure!(!train.is_empty(), "no question is left to learn from: {too_long} are longer than the model can read");
-        println!("  {} questions, {} held out, {too_long} too long for the model", train.len(), held_out.len());
+        progress.note(&format!("{} questions, {} held out, {too_long} too long for the model", train.len(), held_out.len()));
         let mut plan = planned(&recipe, &train, &config, danlu_ops::gemm_rate())?;
         plan.beside += scorer.as_ref().map_or(0, Scorer::parameters);
         let asked = Self { data, train, held_out, reader, scorer, config, plan, learner: PhantomData };

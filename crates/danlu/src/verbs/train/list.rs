@@ -28,7 +28,7 @@ const MILESTONES: &[(&str, &str)] = &[
 ];
 
 /// What a model that is there already is asked, without training it.
-const ASKED: &[(&str, &str)] = &[("2020-gpt3", include_str!("../../../../../recipes/2020-gpt3.toml"))];
+const ASKED: &[(&str, &str)] = &[("2020-gpt3", include_str!("../../../../../recipes/questions/2020-gpt3.toml"))];
 
 struct Milestone {
     name: &'static str,
@@ -57,7 +57,7 @@ fn milestones() -> Result<Vec<Milestone>> {
 /// When a recipe in the program cannot be read.
 pub fn print(as_json: bool) -> Result<()> {
     let all = milestones()?;
-    let file = |one: &Milestone| format!("recipes/{}.toml", one.name);
+    let file = |one: &Milestone| format!("recipes/{}{}.toml", if one.asked { "questions/" } else { "" }, one.name);
     if as_json {
         let row = |one: &Milestone| json!({ "recipe": file(one), "story": one.story, "data": one.data, "trained": !one.asked });
         println!("{:#}", json!(all.iter().map(row).collect::<Vec<_>>()));

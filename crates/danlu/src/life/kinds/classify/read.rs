@@ -34,7 +34,7 @@ pub fn examples(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Re
         places.push(sft::conversations(home, source, progress)?);
     }
     let found = labelled::read(&places, &columns, kind)?;
-    println!("  {}: {}", recipe.data.sources.join(", "), found.summary());
+    progress.note(&format!("{}: {}", recipe.data.sources.join(", "), found.summary()));
     let mut hash = String::new();
     for example in &found.examples {
         hash.push_str(&danlu_files::hash_bytes(format!("{example:?}").as_bytes()));
