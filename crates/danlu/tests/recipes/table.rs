@@ -13,6 +13,10 @@ pub struct Row {
 pub const ALL: &str =
     "budget.steps=24 checkpoint.every=5 data.held_out=0.2 eval.every=100000 eval.tokens=64 eval.final_tokens=64 sample.tokens=2";
 
+/// Scenes made of a few things, and a network for them.
+const CUTOUTS: &str = "data.sources=cutouts scene.held_out=8 image.size=16,16 vit.patch=8 model.layers=1 model.hidden=16 model.heads=2 \
+                       model.intermediate=16 batch.examples=4";
+
 const fn row(recipe: &'static str, sets: &'static str) -> Row {
     Row { recipe, sets }
 }
@@ -73,6 +77,14 @@ pub const ROWS: &[Row] = &[
     row(
         "2021-mae",
         "data.sources=clothes model.layers=1 model.hidden=16 model.heads=2 model.intermediate=16 mae.hidden=16 batch.examples=4",
+    ),
+    row("2020-vit-detect", CUTOUTS),
+    row("2020-vit-segment", CUTOUTS),
+    row("2020-vit-pose", CUTOUTS),
+    row(
+        "2020-vit-faces",
+        "data.sources=cutouts embed.identity=stamp embed.size=8 image.size=16,16 vit.patch=8 model.layers=1 model.hidden=16 model.heads=2 \
+         model.intermediate=16 batch.examples=4",
     ),
     row(
         "2020-vit",
