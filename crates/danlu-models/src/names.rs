@@ -115,21 +115,44 @@ pub fn fill_some<M: Module>(module: M, values: impl FnMut(&str, &[usize]) -> Res
     mapper.2.map(|()| module)
 }
 
-/// Every parameter's values, for a checkpoint.
+/// A parameter that is read from its device when it is asked for.
+pub struct Unread {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub read: Box<dyn Fn() -> Result<TensorData>>,
+}
+
+/// The parameters that `wanted(name)` chooses, of which none is read yet, so that a checkpoint needs no copy of a model.
+pub fn unread(module: &impl Module, wanted: impl FnMut(&str) -> bool) -> Vec<Unread> {
+    struct Tensors<W>(Path, W, Vec<Unread>);
+    impl<W: FnMut(&str) -> bool> ModuleVisitor for Tensors<W> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.0.name();
+            if (self.1)(&name) {
+                let (tensor, shape) = (param.val(), param.lazy_shape().to_vec());
+                let read = Box::new(move || Ok(tensor.clone().try_into_data()?));
+                self.2.push(Unread { name, shape, read });
+            }
+        }
+    }
+    let mut visitor = Tensors(Path::default(), wanted, vec![]);
+    module.visit(&mut visitor);
+    visitor.2
+}
+
+/// Every parameter's values.
 ///
 /// # Errors
 /// When values cannot be read from the device.
 pub fn to_named(module: &impl Module) -> Result<Vec<(String, TensorData)>> {
-    to_named_of(module, |_| true)
-}
-
-/// [`to_named`] of the parameters that `wanted(name)` chooses.
-///
-/// # Errors
-/// As [`to_named`].
-pub fn to_named_of(module: &impl Module, wanted: impl FnMut(&str) -> bool) -> Result<Vec<(String, TensorData)>> {
     let mut all = vec![];
-    for_some(module, wanted, |name, values| {
+    for_each(module, |name, values| {
         all.push((name.to_string(), values));
         Ok(())
     })?;

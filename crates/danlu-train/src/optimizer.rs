@@ -1,13 +1,13 @@
 //! Optimizers over a whole model: which rule moves which parameter, and their state under the parameters' names.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::container::TensorContainer;
 use burn::tensor::{Device, Tensor, TensorData};
 use danlu_models::names_and_shapes;
 use danlu_ops::optim::{AdamW, INT8_BLOCK, Int8Moment, Muon, adamw_int8_step, adamw_step, muon_step};
 
-use crate::checkpoint::{NamedTensor, Values};
+use crate::checkpoint::{NamedTensor, Pending, Values};
 use crate::gradients::Gradients;
 use crate::objectives::classify::is_new;
 use crate::recipe::{MomentsKind, OptimizerKind, OptimizerSpec};
@@ -142,16 +142,13 @@ impl Optimizer {
 
     /// The state as tensors named after their parameter: `model.norm.weight.exp_avg`, with `….scales` beside the codes of a state in eight
     /// bits. Parameters that never moved have none.
-    ///
-    /// # Errors
-    /// When values cannot be read from the device.
-    pub fn to_named(&self, model: &impl Module) -> Result<Vec<NamedTensor>> {
-        let mut reader = Reader { optimizer: self, index: 0, tensors: Ok(vec![]) };
+    pub fn pending(&self, model: &impl Module) -> Vec<Pending<'static>> {
+        let mut reader = Reader { optimizer: self, index: 0, tensors: vec![] };
         model.visit(&mut reader);
         reader.tensors
     }
 
-    /// Takes back what [`Optimizer::to_named`] gave.
+    /// Takes back what [`Optimizer::pending`] gave.
     ///
     /// # Errors
     /// When a tensor belongs to no parameter of the model, or has another shape.
@@ -228,46 +225,31 @@ impl ModuleMapper for Stepper<'_> {
 struct Reader<'a> {
     optimizer: &'a Optimizer,
     index: usize,
-    tensors: Result<Vec<NamedTensor>>,
-}
-
-impl Reader<'_> {
-    fn read<const D: usize>(&self, shape: &[usize]) -> Result<Vec<NamedTensor>> {
-        let optimizer = self.optimizer;
-        let (name, role) = &optimizer.roles[self.index];
-        let mut tensors = vec![];
-        for (which, suffix) in optimizer.states(*role).iter().enumerate() {
-            let name = format!("{name}.{suffix}");
-            let unreadable = || format!("{name} cannot be read from the device");
-            let place = (self.index, which);
-            if optimizer.is_int8(*role, shape) {
-                let Some(moment) = optimizer.state.get::<Int8Moment>(&place) else { continue };
-                let codes = moment.codes.into_data().try_into_vec().map_err(|e| anyhow!("{e:?}")).with_context(unreadable)?;
-                let scales: Vec<f32> =
-                    moment.scales.into_data().try_into_vec().map_err(|e| anyhow!("{e:?}")).with_context(unreadable)?;
-                let beside =
-                    NamedTensor { name: format!("{name}.{SCALES}"), shape: vec![scales.len()], data: Values::F32(scales) };
-                tensors.extend([NamedTensor { name, shape: shape.to_vec(), data: Values::U8(codes) }, beside]);
-            } else {
-                let Some(tensor) = optimizer.state.get::<Tensor<D>>(&place) else { continue };
-                let data = tensor.into_data().try_into_vec().map_err(|e| anyhow!("{e:?}")).with_context(unreadable)?;
-                tensors.push(NamedTensor { name, shape: shape.to_vec(), data: Values::F32(data) });
-            }
-        }
-        Ok(tensors)
-    }
+    tensors: Vec<Pending<'static>>,
 }
 
 impl ModuleVisitor for Reader<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let read = self.read::<D>(&param.lazy_shape().to_vec());
-        match (&mut self.tensors, read) {
-            (Ok(tensors), Ok(more)) => tensors.extend(more),
-            (Ok(_), Err(error)) => self.tensors = Err(error),
-            (Err(_), _) => {}
+        let (optimizer, shape) = (self.optimizer, param.lazy_shape().to_vec());
+        let (parameter, role) = &optimizer.roles[self.index];
+        for (which, suffix) in optimizer.states(*role).iter().enumerate() {
+            let (name, place) = (format!("{parameter}.{suffix}"), (self.index, which));
+            if optimizer.is_int8(*role, &shape) {
+                let Some(Int8Moment { codes, scales }) = optimizer.state.get::<Int8Moment>(&place) else { continue };
+                let beside = floats(format!("{name}.{SCALES}"), scales.dims().to_vec(), scales);
+                let read = Box::new(move || Ok(Values::U8(codes.clone().try_into_data()?.try_into_vec()?)));
+                self.tensors.extend([Pending { name, shape: shape.clone(), bytes: true, read }, beside]);
+            } else if let Some(tensor) = optimizer.state.get::<Tensor<D>>(&place) {
+                self.tensors.push(floats(name, shape.clone(), tensor));
+            }
         }
         self.index += 1;
     }
+}
+
+fn floats<const D: usize>(name: String, shape: Vec<usize>, tensor: Tensor<D>) -> Pending<'static> {
+    let read = Box::new(move || Ok(Values::F32(tensor.clone().try_into_data()?.try_into_vec()?)));
+    Pending { name, shape, bytes: false, read }
 }
 
 struct Writer<'a> {
@@ -327,6 +309,10 @@ mod tests {
         Decoder::new(&DecoderConfig::Llama(LlamaConfig::new(100, 64, 2, 16, 16)), 1, device).unwrap()
     }
 
+    fn named(optimizer: &Optimizer, model: &Decoder) -> Vec<NamedTensor> {
+        optimizer.pending(model).iter().map(|tensor| tensor.now().unwrap()).collect()
+    }
+
     fn stepped(mut model: Decoder, optimizer: &mut Optimizer, steps: std::ops::Range<u64>) -> Decoder {
         for step in steps {
             let token = |i: u64| ((i * i + 7 * step) % 97) as u32;
@@ -353,8 +339,8 @@ mod tests {
 
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("optimizer.safetensors");
-            let tensors = stopped.to_named(&half).unwrap();
-            let bytes = tensors.iter().filter(|t| matches!(t.data, Values::U8(_))).count();
+            let tensors = stopped.pending(&half);
+            let bytes = tensors.iter().filter(|tensor| tensor.bytes).count();
             let scales = tensors.iter().filter(|t| t.name.ends_with(".exp_avg.scales")).count();
             assert!(bytes > 0 && bytes == 2 * scales && bytes + scales < tensors.len(), "{bytes} of {}", tensors.len());
             write_tensors(&path, &tensors).unwrap();
@@ -362,7 +348,7 @@ mod tests {
             let read = read_tensors(&std::fs::read(&path).unwrap()).unwrap();
             resumed.load_named(&half, read, &Device::flex()).unwrap();
             let end = stepped(half, &mut resumed, 4..7);
-            assert_eq!(resumed.to_named(&end).unwrap(), straight.to_named(&model).unwrap());
+            assert_eq!(named(&resumed, &end), named(&straight, &model));
             let weights = |model: &Decoder| danlu_models::to_named(&model.valid()).unwrap();
             for ((name, end), (_, straight)) in weights(&end).into_iter().zip(weights(&model)) {
                 assert_eq!(end.try_into_vec::<f32>().unwrap(), straight.try_into_vec::<f32>().unwrap(), "{name}");
@@ -398,7 +384,7 @@ mod tests {
         let found: f64 = before.iter().zip(&after).map(|(a, b)| f64::from(a - b).powi(2)).sum();
         let expected = square * (rate * scale).powi(2);
         assert!((found - expected).abs() < 1e-3 * expected, "{found} {expected}");
-        assert!(optimizer.to_named(&moved).unwrap().is_empty());
+        assert!(optimizer.pending(&moved).is_empty());
     }
 
     #[test]
@@ -411,7 +397,7 @@ mod tests {
         for (written, read) in [(MomentsKind::F32, MomentsKind::Int8), (MomentsKind::Int8, MomentsKind::F32)] {
             let mut optimizer = of(written);
             let model = stepped(decoder(&device), &mut optimizer, 1..2);
-            let tensors = optimizer.to_named(&model).unwrap();
+            let tensors = named(&optimizer, &model);
             let error = of(read).load_named(&model, tensors, &Device::flex()).unwrap_err();
             assert!(format!("{error:#}").contains("embed_tokens.weight.exp_avg holds"), "{error:#}");
         }

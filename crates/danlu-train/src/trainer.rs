@@ -9,16 +9,17 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 use danlu_eval::Measure;
-use danlu_models::{names, names_and_shapes, trained};
+use danlu_models::names::{self, Unread};
+use danlu_models::{names_and_shapes, trained};
 use danlu_ops::Scalar;
 use danlu_ops::optim::has_int8_moments;
 
 use crate::auto::Plan;
-use crate::checkpoint::{self, Checkpoint, NamedTensor, State, Values};
+use crate::checkpoint::{self, Checkpoint, Pending, State, Values};
 use crate::events::{Event, Observer, Summary};
 use crate::gradients::{Gradients, Squares};
 use crate::guard::{self, LossGuard};
@@ -336,8 +337,8 @@ impl<'a, O: Objective> Session<'a, O> {
     fn save(&mut self) -> Result<()> {
         let begun = Instant::now();
         let checkpoints = self.run.folder.join("checkpoints");
-        let model = named(self.model()?, &self.kept)?;
-        let moments = self.optimizer.to_named(self.model()?)?;
+        let model = pending(self.model()?, &self.kept);
+        let moments = self.optimizer.pending(self.model()?);
         self.state.elapsed = self.elapsed();
         (self.state.loss_centre, self.state.loss_spread) = (self.guard.centre, self.guard.spread);
         self.state.objective = self.run.objective.state();
@@ -401,16 +402,13 @@ struct Update {
     report: Report,
 }
 
-/// Some of a model's parameters, read from its device.
-fn named(model: &impl Module, wanted: &HashSet<String>) -> Result<Vec<NamedTensor>> {
-    let tensors = names::to_named_of(model, |name| wanted.contains(name))?.into_iter().map(|(name, data)| {
-        let shape = data.shape().to_vec();
-        match data.try_into_vec::<f32>() {
-            Ok(data) => Ok(NamedTensor { name, shape, data: Values::F32(data) }),
-            Err(error) => bail!("{name} cannot be saved: {error:?}"),
-        }
-    });
-    tensors.collect()
+/// Some of a model's parameters, to be read from its device.
+fn pending(model: &impl Module, wanted: &HashSet<String>) -> Vec<Pending<'static>> {
+    let one = |Unread { name, shape, read }| {
+        let read = Box::new(move || Ok(Values::F32(read()?.try_into_vec()?)));
+        Pending { name, shape, bytes: false, read }
+    };
+    names::unread(model, |name| wanted.contains(name)).into_iter().map(one).collect()
 }
 
 /// The beginning of a text, for an error.

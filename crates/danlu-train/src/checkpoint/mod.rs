@@ -13,7 +13,7 @@ use danlu_files::{hash_file, read_bounded, read_text_bounded, write_folder_atomi
 
 pub use retention::retain;
 pub use state::{FileHash, State};
-pub use tensors::{NamedTensor, Values, read_tensors, write_tensors};
+pub use tensors::{NamedTensor, Pending, Values, read_tensors, write_tensors};
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -34,7 +34,7 @@ pub struct Checkpoint {
 ///
 /// # Errors
 /// The file system's. Checkpoints written before are untouched then.
-pub fn save(checkpoints: &Path, mut state: State, model: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<PathBuf> {
+pub fn save(checkpoints: &Path, mut state: State, model: &[Pending], optimizer: &[Pending]) -> Result<PathBuf> {
     let folder = checkpoints.join(folder_name(state.step));
     write_folder_atomic(&folder, |dir| {
         let mut files = BTreeMap::new();
@@ -129,10 +129,31 @@ mod tests {
         ]
     }
 
+    fn pending(tensors: Vec<NamedTensor>) -> Vec<Pending<'static>> {
+        let one = |NamedTensor { name, shape, data }: NamedTensor| {
+            let bytes = matches!(data, Values::U8(_));
+            Pending { name, shape, bytes, read: Box::new(move || Ok(data.clone())) }
+        };
+        tensors.into_iter().map(one).collect()
+    }
+
     fn saved(dir: &Path, steps: &[u64]) {
         for &step in steps {
-            save(dir, State { step, position: step * 8, ..State::default() }, &tensors(step), &tensors(step + 1)).unwrap();
+            let state = State { step, position: step * 8, ..State::default() };
+            save(dir, state, &pending(tensors(step)), &pending(tensors(step + 1))).unwrap();
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_has_another_size_leaves_no_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let save = |tensor: Pending| save(dir.path(), State::default(), &[tensor], &[]).map_err(|error| format!("{error:#}"));
+        let tensor = |read| Pending { name: "a.bias".into(), shape: vec![2], bytes: false, read };
+        let error = save(tensor(Box::new(|| bail!("it is lost")))).unwrap_err();
+        assert!(error.contains("a.bias cannot be read") && error.contains("it is lost"), "{error}");
+        let error = save(tensor(Box::new(|| Ok(Values::F32(vec![1.0]))))).unwrap_err();
+        assert!(error.contains("a.bias has 4 bytes; its shape needs 8"), "{error}");
+        assert!(list(dir.path()).unwrap().is_empty());
     }
 
     #[test]
@@ -201,7 +222,7 @@ mod tests {
             let _ = State::from_json(&text, &danlu_files::hash_bytes(text.as_bytes()));
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("a");
-            write_tensors(&path, &tensors(3)).unwrap();
+            write_tensors(&path, &pending(tensors(3))).unwrap();
             let mut bytes = fs::read(&path).unwrap();
             let bit = flip % (8 * bytes.len());
             bytes[bit / 8] ^= 1 << (bit % 8);

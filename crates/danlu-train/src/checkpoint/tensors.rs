@@ -1,10 +1,12 @@
 //! Named tensors of floats or bytes to and from safetensors, bit for bit.
 
-use std::borrow::Cow;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use safetensors::{Dtype, SafeTensors, View};
+use anyhow::{Context, Result, bail, ensure};
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
 
 /// A tensor outside any device.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,40 +60,64 @@ impl NamedTensor {
     }
 }
 
-impl View for &NamedTensor {
-    fn dtype(&self) -> Dtype {
-        match self.data {
-            Values::F32(_) => Dtype::F32,
-            Values::U8(_) => Dtype::U8,
-        }
-    }
+/// A tensor that is read when it is written, so that a checkpoint takes the memory of one tensor beside the run's own.
+pub struct Pending<'a> {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Whether it holds bytes, and not 32-bit floats.
+    pub bytes: bool,
+    pub read: Box<dyn Fn() -> Result<Values> + 'a>,
+}
 
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        // safetensors is little-endian, as is every machine this is built for (checked below).
-        Cow::Borrowed(match &self.data {
-            Values::F32(data) => bytemuck::cast_slice(data),
-            Values::U8(data) => data,
-        })
-    }
-
-    fn data_len(&self) -> usize {
-        match &self.data {
-            Values::F32(data) => size_of_val(&data[..]),
-            Values::U8(data) => data.len(),
-        }
+impl Pending<'_> {
+    /// It is read now.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn now(&self) -> Result<NamedTensor> {
+        let data = (self.read)().with_context(|| format!("{} cannot be read from the device", self.name))?;
+        Ok(NamedTensor { name: self.name.clone(), shape: self.shape.clone(), data })
     }
 }
 
 const _: () = assert!(cfg!(target_endian = "little"), "checkpoints are written on little-endian machines only");
 
-/// Writes the tensors to a file of their own.
-pub fn write_tensors(path: &Path, tensors: &[NamedTensor]) -> Result<()> {
-    safetensors::serialize_to_file(tensors.iter().map(|t| (t.name.as_str(), t)), None, path)
-        .with_context(|| format!("cannot write {}", path.display()))
+/// Writes the tensors to a file of their own, one after another.
+///
+/// # Errors
+/// The device's, the file system's, and when a tensor turns out to be of another size than it said.
+pub fn write_tensors(path: &Path, tensors: &[Pending]) -> Result<()> {
+    let mut end = 0;
+    let mut info = |tensor: &Pending| {
+        let (dtype, each) = if tensor.bytes { (Dtype::U8, 1) } else { (Dtype::F32, 4) };
+        let begin = end;
+        end += tensor.shape.iter().product::<usize>() * each;
+        (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (begin, end) })
+    };
+    // Floats first, so that each begins at a multiple of four bytes.
+    let mut tensors: Vec<&Pending> = tensors.iter().collect();
+    tensors.sort_by_key(|tensor| tensor.bytes);
+    let infos: Vec<(String, TensorInfo)> = tensors.iter().map(|tensor| info(tensor)).collect();
+    let mut header = serde_json::to_vec(&Metadata::new(None, infos.clone())?)?;
+    // The tensors begin at a multiple of eight bytes.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let write = || -> Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for (tensor, (_, info)) in tensors.iter().zip(&infos) {
+            let read = tensor.now()?;
+            let bytes = match &read.data {
+                Values::F32(data) => bytemuck::cast_slice(data),
+                Values::U8(data) => &data[..],
+            };
+            let expected = info.data_offsets.1 - info.data_offsets.0;
+            ensure!(bytes.len() == expected, "{} has {} bytes; its shape needs {expected}", tensor.name, bytes.len());
+            file.write_all(bytes)?;
+        }
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads every tensor of a safetensors file's bytes, in the order of the file's data.
