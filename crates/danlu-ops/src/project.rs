@@ -239,6 +239,16 @@ impl Project {
     /// The products of few tokens, as in decoding, whose time is that of reading the weights once: no weight is copied or packed.
     fn few(&self, tensors: &[FlexTensor], y: &mut [f32], x: &[f32], merged: bool) {
         let (width, tokens) = (self.width(), x.len() / self.inputs);
+        let plain = |output: &Output| {
+            let weight = output.as_it_is(tensors, merged).filter(|_| output.bias.is_none())?;
+            Some(Mat::row_major(weight, output.width, self.inputs))
+        };
+        if tokens >= FEW
+            && let Some(weights) = self.outputs.iter().map(plain).collect::<Option<Vec<Mat>>>()
+        {
+            gemm_few(MatMut::row_major(y, tokens, width), Mat::row_major(x, tokens, self.inputs), &weights);
+            return;
+        }
         for (start, output) in self.columns() {
             let mut made = Buffer::new(0);
             let weight = match output.as_it_is(tensors, merged) {
@@ -251,14 +261,14 @@ impl Project {
             };
             let rows = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
             if tokens >= FEW && output.bias.is_none() {
-                gemm_few(MatMut::new(&mut y[start..], tokens, output.width, width), rows.0, rows.1);
+                gemm_few(MatMut::new(&mut y[start..], tokens, output.width, width), rows.0, &[rows.1]);
                 continue;
             }
             let mut part = Buffer::new(tokens * output.width);
             if tokens < FEW {
                 gemv(&mut part, weight, x, tokens);
             } else {
-                gemm_few(MatMut::row_major(&mut part, tokens, output.width), rows.0, rows.1);
+                gemm_few(MatMut::row_major(&mut part, tokens, output.width), rows.0, &[rows.1]);
             }
             drop(made);
             for (y, part) in y.chunks_exact_mut(width).zip(part.chunks_exact(output.width)) {
