@@ -51,7 +51,7 @@ mod word2vec;
 
 use std::sync::Arc;
 
-pub use attention::{attention, bidirectional_attention};
+pub use attention::{attention, attention_shared, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use batch_norm::{batch_norm, channel_statistics, fixed_norm};
