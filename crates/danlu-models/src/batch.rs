@@ -1,7 +1,7 @@
 //! What a decoder reads in one step.
 
 use burn::tensor::Tensor;
-use danlu_ops::{Ids, Segments};
+use danlu_ops::{Heads, Ids, Rope, Segments};
 
 /// A batch of token rows, flattened: `rows × row_len` tokens, each with the token that should follow it.
 ///
@@ -85,6 +85,14 @@ impl Shared {
         match shared {
             Some(shared) => danlu_ops::embedding(x, &shared.first),
             None => x,
+        }
+    }
+
+    /// Attention of the rows that are computed: `qkv` `[rows, heads.qkv()]` → `[rows, heads.q()]`.
+    pub fn attention(shared: Option<&Self>, qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
+        match shared {
+            Some(Self { first, of }) => danlu_ops::attention_shared(qkv, heads, rope, segments, [first, of]),
+            None => danlu_ops::attention(qkv, heads, rope, segments),
         }
     }
 

@@ -133,11 +133,7 @@ impl Gpt2 {
         for layer in &self.transformer.h {
             let (shape, segments, shared) = (self.shape.clone(), segments.clone(), shared.cloned());
             let forward = move |layer: &Gpt2Layer, x| {
-                layer.forward(x, &shape, |qkv| {
-                    let qkv = Shared::all(shared.as_ref(), qkv);
-                    let y = danlu_ops::attention(qkv, shape.heads, None, &segments);
-                    Shared::computed(shared.as_ref(), y)
-                })
+                layer.forward(x, &shape, |qkv| Shared::attention(shared.as_ref(), qkv, shape.heads, None, &segments))
             };
             x = if recompute { danlu_ops::recompute(layer, x, forward) } else { forward(layer, x) };
         }

@@ -139,11 +139,7 @@ impl Llama {
         for layer in &self.model.layers {
             let (shape, segments, shared) = (self.shape.clone(), segments.clone(), shared.cloned());
             let forward = move |layer: &LlamaLayer, x| {
-                layer.forward(x, &shape, |qkv| {
-                    let qkv = Shared::all(shared.as_ref(), qkv);
-                    let y = danlu_ops::attention(qkv, shape.heads, Some(&shape.rope), &segments);
-                    Shared::computed(shared.as_ref(), y)
-                })
+                layer.forward(x, &shape, |qkv| Shared::attention(shared.as_ref(), qkv, shape.heads, Some(&shape.rope), &segments))
             };
             x = if recompute { danlu_ops::recompute(layer, x, forward) } else { forward(layer, x) };
         }

@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::softmax};
@@ -6,34 +6,67 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData, activation::softmax};
 use crate::again::again;
 use crate::bridge::{Operation, on_cpu, run, values};
 use crate::buffer::Buffer;
+use crate::embedding::{add_to_rows, embedding, rows_of};
 use crate::kernels::{self, attention_backward, attention_forward};
 use crate::precision::wide;
 use crate::profile::{Part, time};
-use crate::{Heads, Rope, Segments};
+use crate::{Heads, Ids, Rope, Segments};
 
 /// Causal self-attention within each segment, scaled by `1/√head_dim`: `qkv` `[tokens, heads.qkv()]` →
 /// `[tokens, heads.q()]`. Queries and keys are turned by `rope` when it is given.
 ///
 /// The CPU form keeps no `row_len × row_len` matrix (Dao et al. 2022, <https://arxiv.org/abs/2205.14135>).
 pub fn attention(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
-    masked(qkv, heads, rope, segments, true)
+    masked(qkv, heads, rope, segments, true, None)
+}
+
+/// [`attention`] where several tokens are given by one row of `qkv` `[rows, heads.qkv()]`, which are the same at the same place of several
+/// segments: `of` names for each token its row, and `first` for each row one of its tokens, whose output is the row's → `[rows, heads.q()]`.
+///
+/// The CPU form keeps rows, not tokens.
+///
+/// # Panics
+/// When `of` has another number of tokens than the segments, or either names what is not there.
+pub fn attention_shared(
+    qkv: Tensor<2>,
+    heads: Heads,
+    rope: Option<&Rope>,
+    segments: &Segments,
+    [first, of]: [&Ids; 2],
+) -> Tensor<2> {
+    let rows = qkv.dims()[0];
+    assert!(first.len() == rows && of.len() == segments.tokens(), "one token for each row, and one row for each token");
+    assert!(of.iter().all(|&row| (row as usize) < rows), "a token is of a row that is not there");
+    assert!(first.iter().all(|&token| (token as usize) < of.len()), "a row is of a token that is not there");
+    if on_cpu(&qkv) {
+        return masked(qkv, heads, rope, segments, true, Some([first, of].map(Ids::clone)));
+    }
+    embedding(attention(embedding(qkv, of), heads, rope, segments), first)
 }
 
 /// [`attention`] in which every token sees the whole of its segment, as in encoders (Devlin et al. 2018,
 /// <https://arxiv.org/abs/1810.04805>).
 pub fn bidirectional_attention(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments) -> Tensor<2> {
-    masked(qkv, heads, rope, segments, false)
+    masked(qkv, heads, rope, segments, false, None)
 }
 
-fn masked(qkv: Tensor<2>, heads: Heads, rope: Option<&Rope>, segments: &Segments, causal: bool) -> Tensor<2> {
-    let [tokens, channels] = qkv.dims();
+fn masked(
+    qkv: Tensor<2>,
+    heads: Heads,
+    rope: Option<&Rope>,
+    segments: &Segments,
+    causal: bool,
+    shared: Option<[Ids; 2]>,
+) -> Tensor<2> {
+    let [rows, channels] = qkv.dims();
     heads.check(channels);
+    let tokens = shared.as_ref().map_or(rows, |[_, of]| of.len());
     assert_eq!(tokens, segments.tokens(), "qkv has {tokens} tokens, the segments {}", segments.tokens());
     if let Some(rope) = rope {
         rope.check(heads.head_dim, segments.longest());
     }
     if on_cpu(&qkv) {
-        let attention = Attention { heads, rope: rope.cloned(), segments: segments.iter().collect(), causal };
+        let attention = Attention { heads, rope: rope.cloned(), segments: segments.iter().collect(), causal, shared };
         run(attention, [qkv.into_dispatch()])
     } else {
         let (rope, segments) = (rope.cloned(), segments.clone());
@@ -104,6 +137,18 @@ struct Attention {
     rope: Option<Rope>,
     segments: Vec<Range<usize>>,
     causal: bool,
+    /// The token of each row and the row of each token, where those differ.
+    shared: Option<[Ids; 2]>,
+}
+
+impl Attention {
+    /// The rows there are, `width` long, become one for each token.
+    fn tokens<'a>(&self, rows: &'a [f32], width: usize) -> Tokens<'a> {
+        match &self.shared {
+            Some([_, of]) => Tokens::Made(rows_of(rows, of, width)),
+            None => Tokens::AsTheyAre(rows),
+        }
+    }
 }
 
 /// Input, output, and the logarithm of each row's sum of exponentials.
@@ -117,23 +162,92 @@ impl Operation<1> for Attention {
     type Saved = Saved;
 
     fn forward(&self, [qkv]: [FlexTensor; 1], needed: [bool; 1]) -> (FlexTensor, Option<Saved>) {
-        let from = values(&qkv);
-        let tokens = from.len() / self.heads.qkv();
-        let (mut y, mut lse) = (Buffer::new(tokens * self.heads.q()), Buffer::new(tokens * self.heads.heads));
-        let shape = shape(self.heads, self.rope.as_ref(), self.causal);
-        time(Part::Attention, || attention_forward(&shape, &mut y, &mut lse, from, &self.segments));
-        let y = y.into_tensor([tokens, self.heads.q()]);
-        (y.clone(), needed[0].then(|| Saved { qkv, y, lse }))
+        let (heads, width) = (self.heads, self.heads.q());
+        time(Part::Attention, || {
+            let from = self.tokens(values(&qkv), heads.qkv());
+            let tokens = from.len() / heads.qkv();
+            let (mut y, mut lse) = (Buffer::new(tokens * width), Buffer::new(tokens * heads.heads));
+            attention_forward(&shape(heads, self.rope.as_ref(), self.causal), &mut y, &mut lse, &from, &self.segments);
+            if let Some([first, _]) = &self.shared {
+                (y, lse) = (rows_of(&y, first, width), rows_of(&lse, first, heads.heads));
+            }
+            let y = y.into_tensor([lse.len() / heads.heads, width]);
+            drop(from);
+            (y.clone(), needed[0].then(|| Saved { qkv, y, lse }))
+        })
     }
 
     fn backward(&self, saved: Saved, dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
-        let Saved { qkv, y, lse } = saved;
-        let qkv = values(&qkv);
-        let mut dqkv = Buffer::new(qkv.len());
-        let shape = shape(self.heads, self.rope.as_ref(), self.causal);
+        let (heads, width, Saved { qkv, y, lse }) = (self.heads, self.heads.q(), saved);
         time(Part::Attention, || {
-            attention_backward(&shape, &mut dqkv, values(&dy), values(&y), &lse, qkv, &self.segments);
-        });
-        [Some(dqkv.into_tensor([qkv.len() / self.heads.qkv(), self.heads.qkv()]))]
+            let from = self.tokens(values(&qkv), heads.qkv());
+            let (y, lse) = (self.tokens(values(&y), width), self.tokens(&lse, heads.heads));
+            let mut dy = Tokens::AsTheyAre(values(&dy));
+            if let Some([first, _]) = &self.shared {
+                // The tokens that stand for no row have no output of their own.
+                let mut all = Buffer::new(y.len());
+                add_to_rows(&mut all, true, &dy, first, width);
+                dy = Tokens::Made(all);
+            }
+            let mut dqkv = Buffer::new(from.len());
+            let shape = shape(heads, self.rope.as_ref(), self.causal);
+            attention_backward(&shape, &mut dqkv, &dy, &y, &lse, &from, &self.segments);
+            if let Some([_, of]) = &self.shared {
+                let mut rows = Buffer::new(values(&qkv).len());
+                add_to_rows(&mut rows, true, &dqkv, of, heads.qkv());
+                dqkv = rows;
+            }
+            let rows = dqkv.len() / heads.qkv();
+            [Some(dqkv.into_tensor([rows, heads.qkv()]))]
+        })
+    }
+}
+
+/// A row for each token: those there are, or copies of them.
+enum Tokens<'a> {
+    AsTheyAre(&'a [f32]),
+    Made(Buffer),
+}
+
+impl Deref for Tokens<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match self {
+            Self::AsTheyAre(rows) => rows,
+            Self::Made(rows) => rows,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::tests::{assert_close, tensor, to_vec};
+
+    /// What three segments begin with alike is one row each; outputs and gradients are those of attention to rows that were copied before.
+    #[test]
+    fn shared_rows_are_rows_that_were_copied() {
+        let device = Device::flex().autodiff();
+        let heads = Heads { heads: 4, kv_heads: 2, head_dim: 8 };
+        let frequencies: Vec<f64> = (0..4).map(|i| 10f64.powi(-i)).collect();
+        let rope = Rope::from_frequencies(&frequencies, 32);
+        let segments = Segments::new(1, 27, vec![0, 9, 18]);
+        let of: Ids = (0..27).map(|token| if token % 9 < 5 { token % 9 } else { 5 + token / 9 * 4 + token % 9 - 5 }).collect();
+        let first: Ids = (0..17).map(|row| of.iter().position(|&of| of == row).unwrap() as u32).collect();
+        let weights = tensor([17, heads.q()], 2, &device);
+        let found = |attention: &dyn Fn(Tensor<2>) -> Tensor<2>| {
+            let qkv = tensor([17, heads.qkv()], 1, &device).require_grad();
+            let y = attention(qkv.clone());
+            let mut gradients = (y.clone() * weights.clone()).sum().backward();
+            [to_vec(y.inner()), to_vec(qkv.grad_remove(&mut gradients).unwrap())]
+        };
+        let got = found(&|qkv| attention_shared(qkv, heads, Some(&rope), &segments, [&first, &of]));
+        let want = found(&|qkv| embedding(attention(embedding(qkv, &of), heads, Some(&rope), &segments), &first));
+        for (got, want) in got.iter().zip(&want) {
+            assert_close("attention of shared rows", got, want, 1e-6);
+        }
     }
 }

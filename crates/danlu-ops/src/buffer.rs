@@ -2,69 +2,26 @@
 //!
 //! A training step asks for the same sizes again and again. The system's allocator would give large ones back to the kernel
 //! and fault every page in anew, which costs more than many of the operations themselves. The pool keeps them, in lists of
-//! sizes a sixteenth apart, since rows of about as many tokens ask for about as much, and asks for huge pages. It is bounded:
-//! together with what is in use it never holds more than an eighth above what was once in use at the same time; beyond that the
-//! sizes that were asked for longest ago go back to the system.
+//! sizes a sixteenth apart, and gives out one that is up to an eighth too large where there is none of the size, since rows of
+//! about as many tokens ask for about as much. It is bounded: together with what is in use it never holds more than an eighth
+//! above what was once in use at the same time; beyond that the sizes that were asked for longest ago go back to the system,
+//! and so does, when it is outgrown, a block that is a little too small, and at the end of other work than training what only
+//! that work asked for.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
-use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::backend::flex::{FlexTensor, Layout as TensorLayout};
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes, DType, Shape};
 
-/// Cache lines, and the widest vectors.
-const ALIGN: usize = 64;
-const HUGE_PAGE: usize = 2 << 20;
-/// A multiple of every usual size of a page.
-#[cfg(all(target_os = "linux", not(miri)))]
-const PAGES: usize = 64 << 10;
-
-/// A block of memory that owns its allocation and is always initialized.
-struct Block {
-    ptr: NonNull<f32>,
-    len: usize,
-}
-
-// SAFETY: a block is the only owner of its memory, as a `Box<[f32]>` is.
-unsafe impl Send for Block {}
-// SAFETY: a shared block is only read.
-unsafe impl Sync for Block {}
-
-impl Block {
-    fn layout(len: usize) -> Layout {
-        let bytes = len.max(1).checked_mul(size_of::<f32>()).expect("a buffer's size overflows");
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGN };
-        Layout::from_size_align(bytes, align).expect("a buffer's size overflows")
-    }
-
-    fn new(len: usize) -> Self {
-        let layout = Self::layout(len);
-        // SAFETY: the layout is never empty.
-        let Some(ptr) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<f32>()) else { handle_alloc_error(layout) };
-        Self { ptr, len }
-    }
-
-    fn bytes(&self) -> usize {
-        self.len * size_of::<f32>()
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        release(self);
-        // SAFETY: allocated in `new` with the same layout.
-        unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) }
-    }
-}
+use crate::kernels::memory::{ALIGN, Memory};
 
 /// `len` values of `f32` from the pool.
 pub(crate) struct Buffer {
     /// Of at least so many. Taken only when the buffer is dropped.
-    block: Option<Block>,
+    block: Option<Memory>,
     len: usize,
 }
 
@@ -80,7 +37,7 @@ impl Buffer {
         buffer
     }
 
-    fn block(&self) -> &Block {
+    fn block(&self) -> &Memory {
         self.block.as_ref().expect("a buffer holds its block until it is dropped")
     }
 
@@ -118,17 +75,14 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        let block = self.block();
-        // SAFETY: the block owns at least `len` initialized values, and a shared buffer is only read.
-        unsafe { std::slice::from_raw_parts(block.ptr.as_ptr(), self.len) }
+        &self.block().as_slice()[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        let block = self.block();
-        // SAFETY: as above, and this is the only reference to the buffer.
-        unsafe { std::slice::from_raw_parts_mut(block.ptr.as_ptr(), self.len) }
+        let block = self.block.as_mut().expect("a buffer holds its block until it is dropped");
+        &mut block.as_mut_slice()[..self.len]
     }
 }
 
@@ -160,7 +114,7 @@ impl AllocationController for Controller {
 /// Free blocks of one length.
 #[derive(Default)]
 struct Shelf {
-    free: Vec<Block>,
+    free: Vec<Memory>,
     /// When the length was last asked for.
     asked: u64,
 }
@@ -188,35 +142,48 @@ fn class(len: usize) -> usize {
 }
 
 impl Pool {
-    fn take(&mut self, len: usize) -> Block {
+    fn take(&mut self, len: usize) -> Memory {
         let len = class(len);
-        let bytes = len * size_of::<f32>();
         self.clock += 1;
-        self.used += bytes;
-        self.peak = self.peak.max(self.used);
-        let shelf = self.shelves.entry(len).or_default();
-        shelf.asked = self.clock;
-        if let Some(block) = shelf.free.pop() {
-            self.free -= bytes;
+        self.shelves.entry(len).or_default().asked = self.clock;
+        let near = len / 8;
+        let block = match self.shelves.range_mut(len..=len + near).find(|(_, shelf)| !shelf.free.is_empty()) {
+            Some((_, shelf)) => {
+                shelf.asked = self.clock;
+                shelf.free.pop()
+            }
+            None => None,
+        };
+        if let Some(block) = block {
+            self.free -= block.bytes();
+            self.used(block.bytes());
             return block;
         }
+        self.used(len * size_of::<f32>());
+        // What asked for a little less before asks for more now, if there is a free block of less.
+        let outgrown = self.shelves.range_mut(len - near..len).rev().find_map(|(_, shelf)| shelf.free.pop());
+        self.free -= outgrown.map_or(0, |block| block.bytes());
         self.shrink();
-        let block = Block::new(len);
-        advise_huge(&block);
-        block
+        Memory::zeroed(len)
     }
 
-    fn give(&mut self, block: Block) {
+    fn used(&mut self, more: usize) {
+        self.used += more;
+        self.peak = self.peak.max(self.used);
+    }
+
+    fn give(&mut self, block: Memory) {
         self.used -= block.bytes();
         self.free += block.bytes();
-        self.shelves.entry(block.len).or_default().free.push(block);
+        self.shelves.entry(block.len()).or_default().free.push(block);
         self.shrink();
     }
 
-    fn release(&mut self) {
-        self.shelves.clear();
-        self.free = 0;
-        self.peak = self.used;
+    /// Gives back what is free of the sizes that were asked for since `moment`.
+    fn release(&mut self, moment: u64) {
+        for shelf in self.shelves.values_mut().filter(|shelf| shelf.asked > moment) {
+            self.free -= shelf.free.drain(..).map(|block| block.bytes()).sum::<usize>();
+        }
     }
 
     /// Gives blocks back to the system until the bound holds.
@@ -231,42 +198,32 @@ impl Pool {
     }
 }
 
-/// Gives the pages of a large block that is dropped back to the system. The C library would keep them: after the first free of a mapping
-/// it serves blocks of that size from its heap, whose holes stay in memory (180 MB beside a step of GPT-2 small).
-fn release(block: &Block) {
-    #[cfg(all(target_os = "linux", not(miri)))]
-    {
-        // Whole pages of any size that systems have.
-        let whole = block.bytes() / PAGES * PAGES;
-        if block.bytes() >= HUGE_PAGE {
-            // SAFETY: the range lies in the block, whose start is aligned to a huge page, and nothing reads the block any more; what
-            // the pages hold becomes zero.
-            unsafe { libc::madvise(block.ptr.as_ptr().cast(), whole, libc::MADV_DONTNEED) };
-        }
-    }
-    #[cfg(not(all(target_os = "linux", not(miri))))]
-    let _ = block;
-}
-
-/// Asks the system to back the block by huge pages. It is advice: nothing depends on the answer.
-fn advise_huge(block: &Block) {
-    #[cfg(all(target_os = "linux", not(miri)))]
-    {
-        let whole = block.bytes() / HUGE_PAGE * HUGE_PAGE;
-        if whole > 0 {
-            // SAFETY: the range lies in the block, whose start is aligned to a huge page, and the advice does not change
-            // what memory holds.
-            unsafe { libc::madvise(block.ptr.as_ptr().cast(), whole, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(all(target_os = "linux", not(miri))))]
-    let _ = block;
-}
-
 /// Gives the buffers that are not in use back to the system, and forgets how much was ever in use: for when one kind of work is
 /// over and another, which needs other buffers, begins.
 pub fn release_buffers() {
-    pool().release();
+    let mut pool = pool();
+    pool.release(0);
+    pool.peak = pool.used;
+    drop(pool);
+    trim();
+}
+
+/// Runs `work` and gives back the buffers of the sizes that it asked for: for work between the steps of a training, whose own buffers stay.
+pub fn releasing_buffers<R>(work: impl FnOnce() -> R) -> R {
+    let moment = pool().clock;
+    let result = work();
+    pool().release(moment);
+    trim();
+    result
+}
+
+/// Lets the C library give back what it keeps of small blocks that were freed, such as pages of keys and values.
+fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    // SAFETY: it touches nothing that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Bytes of the buffers in use and of those the pool keeps.
@@ -298,25 +255,57 @@ mod tests {
         }
         let mut pool = Pool::default();
         let block = pool.take(544 * 3072);
-        let memory = block.ptr;
+        let memory = block.as_slice().as_ptr();
         pool.give(block);
-        assert_eq!(pool.take(551 * 3072).ptr, memory);
+        assert_eq!(pool.take(551 * 3072).as_slice().as_ptr(), memory);
     }
 
     #[test]
     fn the_pool_keeps_no_more_than_its_bound() {
         let mut pool = Pool::default();
         for round in 0..50 {
-            let blocks: Vec<Block> = (1..20).map(|i| pool.take(i * 10 + round)).collect();
+            let blocks: Vec<Memory> = (1..20).map(|i| pool.take(i * 10 + round)).collect();
             blocks.into_iter().for_each(|block| pool.give(block));
             assert!(pool.used == 0 && pool.free <= pool.peak + pool.peak / 8, "round {round}: {} bytes are kept", pool.free);
         }
-        let kept: usize = pool.shelves.values().flat_map(|shelf| &shelf.free).map(Block::bytes).sum();
+        let kept: usize = pool.shelves.values().flat_map(|shelf| &shelf.free).map(Memory::bytes).sum();
         assert_eq!(kept, pool.free);
         let held = pool.take(10);
-        pool.release();
-        assert!(pool.shelves.is_empty() && pool.free == 0 && pool.used == held.bytes());
+        pool.release(0);
+        assert!(pool.free == 0 && pool.used == held.bytes());
         pool.give(held);
+    }
+
+    #[test]
+    fn a_block_is_used_again_where_it_is_near_enough_and_replaced_where_it_is_outgrown() {
+        // As if more was in use once, so that nothing goes back because of the bound.
+        let mut pool = Pool { peak: 1 << 20, ..Pool::default() };
+        let block = pool.take(1024);
+        pool.give(block);
+        let block = pool.take(960);
+        assert_eq!(block.len(), 1024);
+        pool.give(block);
+        let block = pool.take(800);
+        assert_eq!(block.len(), class(800), "more than an eighth would be left over");
+        pool.give(block);
+        let block = pool.take(1100);
+        assert_eq!(block.len(), class(1100));
+        let free: Vec<usize> = pool.shelves.values().flat_map(|shelf| &shelf.free).map(Memory::len).collect();
+        assert_eq!(free, [class(800)], "the block of 1024 was outgrown");
+        pool.give(block);
+    }
+
+    #[test]
+    fn only_what_was_asked_for_since_a_moment_goes_back() {
+        let mut pool = Pool::default();
+        let blocks = [pool.take(1000), pool.take(5000)];
+        blocks.into_iter().for_each(|block| pool.give(block));
+        let moment = pool.clock;
+        let blocks = [pool.take(5000), pool.take(300)];
+        blocks.into_iter().for_each(|block| pool.give(block));
+        pool.release(moment);
+        assert_eq!(pool.free, class(1000) * size_of::<f32>());
+        assert_eq!(pool.shelves.values().map(|shelf| shelf.free.len()).sum::<usize>(), 1);
     }
 
     #[test]

@@ -43,16 +43,7 @@ impl Operation<1> for Embedding {
 
     fn forward(&self, [weight]: [FlexTensor; 1], _: [bool; 1]) -> (FlexTensor, Option<()>) {
         let (tokens, width) = (self.ids.len(), self.shape[1]);
-        let weight = values(&weight);
-        let mut y = Buffer::new(tokens * width);
-        let rows = rows_per_piece(tokens, width);
-        time(Part::Embedding, || {
-            for_each_piece([&mut y], [rows * width], |piece, [y]| {
-                for (y, &id) in y.chunks_exact_mut(width).zip(&self.ids[piece * rows..]) {
-                    y.copy_from_slice(&weight[id as usize * width..][..width]);
-                }
-            });
-        });
+        let y = time(Part::Embedding, || rows_of(values(&weight), &self.ids, width));
         (y.into_tensor([tokens, width]), Some(()))
     }
 
@@ -66,24 +57,40 @@ impl Operation<1> for Embedding {
 
     fn add_backward(&self, [found]: [Option<FlexTensor>; 1], (): (), dy: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
         let [vocabulary, width] = self.shape;
-        let dy = values(&dy);
         let fresh = found.is_none();
         let mut gradient = found.map_or_else(|| Buffer::new(vocabulary * width).into_tensor(self.shape), owned);
-        let rows = rows_per_piece(vocabulary, width);
-        // Each piece owns some rows of the table and looks through all ids in order, so each row's sum has one order.
         time(Part::Embedding, || {
-            for_each_piece([values_mut(&mut gradient)], [rows * width], |piece, [gradient]| {
-                if fresh {
-                    gradient.fill(0.0);
-                }
-                let mine = piece * rows..piece * rows + gradient.len() / width;
-                for (dy, &id) in dy.chunks_exact(width).zip(self.ids.iter()) {
-                    if mine.contains(&(id as usize)) {
-                        add(Isa::current(), &mut gradient[(id as usize - mine.start) * width..][..width], dy);
-                    }
-                }
-            });
+            add_to_rows(values_mut(&mut gradient), fresh, values(&dy), &self.ids, width);
         });
         [Some(gradient)]
     }
+}
+
+/// The rows `ids` of a table whose rows are `width` long.
+pub(crate) fn rows_of(table: &[f32], ids: &[u32], width: usize) -> Buffer {
+    let mut y = Buffer::new(ids.len() * width);
+    let rows = rows_per_piece(ids.len(), width);
+    for_each_piece([&mut y], [rows * width], |piece, [y]| {
+        for (y, &id) in y.chunks_exact_mut(width).zip(&ids[piece * rows..]) {
+            y.copy_from_slice(&table[id as usize * width..][..width]);
+        }
+    });
+    y
+}
+
+/// Adds each row of `from` to the row of `table` that `ids` names, in order; to zeros where the table is `fresh`.
+pub(crate) fn add_to_rows(table: &mut [f32], fresh: bool, from: &[f32], ids: &[u32], width: usize) {
+    let rows = rows_per_piece(table.len() / width, width);
+    // Each piece owns some rows of the table and looks through all ids in order, so each row's sum has one order.
+    for_each_piece([table], [rows * width], |piece, [table]| {
+        if fresh {
+            table.fill(0.0);
+        }
+        let mine = piece * rows..piece * rows + table.len() / width;
+        for (from, &id) in from.chunks_exact(width).zip(ids) {
+            if mine.contains(&(id as usize)) {
+                add(Isa::current(), &mut table[(id as usize - mine.start) * width..][..width], from);
+            }
+        }
+    });
 }

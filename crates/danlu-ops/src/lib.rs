@@ -51,13 +51,13 @@ mod word2vec;
 
 use std::sync::Arc;
 
-pub use attention::{attention, bidirectional_attention};
+pub use attention::{attention, attention_shared, bidirectional_attention};
 pub use attention_cached::{LayerCache, attention_cached};
 pub use attention_paged::{PagedCache, attention_paged};
 pub use batch_norm::{batch_norm, channel_statistics, fixed_norm};
 pub use before::Before;
 pub use blocks::{block_values, embedding_in_blocks};
-pub use buffer::{pool_bytes, release_buffers};
+pub use buffer::{pool_bytes, release_buffers, releasing_buffers};
 pub use carry::Carried;
 pub use convolution::{Convolution, convolution};
 pub use cross_attention::cross_attention;

@@ -133,18 +133,24 @@ impl Adapter {
     }
 }
 
-/// Weights below each other as one matrix.
-enum Stacked<'a> {
-    AsItIs(&'a [f32]),
+/// All weights below each other: where they are, one for each output, or in one matrix that was made.
+enum Weights<'a> {
+    AsTheyAre(Vec<&'a [f32]>),
     Made(Buffer),
 }
 
-impl Stacked<'_> {
-    fn values(&self) -> &[f32] {
-        match self {
-            Self::AsItIs(weight) => weight,
-            Self::Made(weight) => weight,
-        }
+impl Weights<'_> {
+    /// Each matrix, with the column of the outputs that its first row gives.
+    fn parts(&self, inputs: usize) -> impl Iterator<Item = (usize, Mat<'_>)> {
+        let all = match self {
+            Self::AsTheyAre(weights) => weights.clone(),
+            Self::Made(weights) => vec![&weights[..]],
+        };
+        all.into_iter().scan(0, move |next, weight| {
+            let (start, rows) = (*next, weight.len() / inputs.max(1));
+            *next += rows;
+            Some((start, Mat::row_major(weight, rows, inputs)))
+        })
     }
 }
 
@@ -162,12 +168,12 @@ impl Project {
         })
     }
 
-    /// All weights, and DoRA's factors for each output that has them.
-    fn stacked<'a>(&self, tensors: &'a [FlexTensor], merged: bool) -> (Stacked<'a>, Vec<Option<Vec<f32>>>) {
-        if let [output] = &self.outputs[..]
-            && let Some(weight) = output.as_it_is(tensors, merged)
-        {
-            return (Stacked::AsItIs(weight), vec![None]);
+    /// All weights, and DoRA's factors for each output that has them. Copying weights that lie apart into one matrix would take as long as
+    /// packing them does.
+    fn weights<'a>(&self, tensors: &'a [FlexTensor], merged: bool) -> (Weights<'a>, Vec<Option<Vec<f32>>>) {
+        let as_they_are: Option<Vec<&[f32]>> = self.outputs.iter().map(|output| output.as_it_is(tensors, merged)).collect();
+        if let Some(weights) = as_they_are {
+            return (Weights::AsTheyAre(weights), self.outputs.iter().map(|_| None).collect());
         }
         let mut all = Buffer::new(self.width() * self.inputs);
         let mut rest = &mut all[..];
@@ -177,7 +183,7 @@ impl Project {
             (part, rest) = rest.split_at_mut(output.width * self.inputs);
             factors.push(output.write(tensors, merged, part));
         }
-        (Stacked::Made(all), factors)
+        (Weights::Made(all), factors)
     }
 
     /// `x Aᵀ` of all adapters side by side, `[tokens, Σ rank]`.
@@ -239,6 +245,16 @@ impl Project {
     /// The products of few tokens, as in decoding, whose time is that of reading the weights once: no weight is copied or packed.
     fn few(&self, tensors: &[FlexTensor], y: &mut [f32], x: &[f32], merged: bool) {
         let (width, tokens) = (self.width(), x.len() / self.inputs);
+        let plain = |output: &Output| {
+            let weight = output.as_it_is(tensors, merged).filter(|_| output.bias.is_none())?;
+            Some(Mat::row_major(weight, output.width, self.inputs))
+        };
+        if tokens >= FEW
+            && let Some(weights) = self.outputs.iter().map(plain).collect::<Option<Vec<Mat>>>()
+        {
+            gemm_few(MatMut::row_major(y, tokens, width), Mat::row_major(x, tokens, self.inputs), &weights);
+            return;
+        }
         for (start, output) in self.columns() {
             let mut made = Buffer::new(0);
             let weight = match output.as_it_is(tensors, merged) {
@@ -251,14 +267,14 @@ impl Project {
             };
             let rows = (Mat::row_major(x, tokens, self.inputs), Mat::row_major(weight, output.width, self.inputs));
             if tokens >= FEW && output.bias.is_none() {
-                gemm_few(MatMut::new(&mut y[start..], tokens, output.width, width), rows.0, rows.1);
+                gemm_few(MatMut::new(&mut y[start..], tokens, output.width, width), rows.0, &[rows.1]);
                 continue;
             }
             let mut part = Buffer::new(tokens * output.width);
             if tokens < FEW {
                 gemv(&mut part, weight, x, tokens);
             } else {
-                gemm_few(MatMut::row_major(&mut part, tokens, output.width), rows.0, rows.1);
+                gemm_few(MatMut::row_major(&mut part, tokens, output.width), rows.0, &[rows.1]);
             }
             drop(made);
             for (y, part) in y.chunks_exact_mut(width).zip(part.chunks_exact(output.width)) {
@@ -296,7 +312,7 @@ impl Project {
         if tokens < FEW || tokens <= SOME && !biased {
             time(Part::Gemm, || self.few(&tensors, &mut y, x, merged));
         } else {
-            let (weights, _) = time(self.making(), || self.stacked(&tensors, merged));
+            let (weights, _) = time(self.making(), || self.weights(&tensors, merged));
             let biases = self.biases(&tensors);
             time(Part::Gemm, || {
                 if let Some(biases) = &biases {
@@ -305,12 +321,11 @@ impl Project {
                         y.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(biases));
                     });
                 }
-                gemm(
-                    MatMut::row_major(&mut y, tokens, width),
-                    Mat::row_major(x, tokens, self.inputs),
-                    Mat::row_major(weights.values(), width, self.inputs).t(),
-                    biases.is_some(),
-                );
+                let x = Mat::row_major(x, tokens, self.inputs);
+                for (start, weight) in weights.parts(self.inputs) {
+                    let y = MatMut::new(&mut y[start..], tokens, weight.rows(), width);
+                    gemm(y, x, weight.t(), biases.is_some());
+                }
             });
         }
         if !merged {
@@ -361,12 +376,14 @@ impl Project {
         let lengths = self.outputs.iter().any(|output| output.magnitude().is_some());
         if needed[0] || lengths {
             let weights;
-            (weights, factors) = time(self.making(), || self.stacked(&tensors, true));
+            (weights, factors) = time(self.making(), || self.weights(&tensors, true));
             if needed[0] {
                 time(Part::Gemm, || {
                     let mut dx = Buffer::new(tokens * inputs);
-                    let (dy, weights) = (Mat::row_major(dy, tokens, width), Mat::row_major(weights.values(), width, inputs));
-                    gemm(MatMut::row_major(&mut dx, tokens, inputs), dy, weights, false);
+                    for (start, weight) in weights.parts(inputs) {
+                        let dy = Mat::new(&dy[start.min(dy.len())..], tokens, weight.rows(), width, 1);
+                        gemm(MatMut::row_major(&mut dx, tokens, inputs), dy, weight, start > 0);
+                    }
                     gradients[0] = Some(dx.into_tensor([tokens, inputs]));
                 });
             }

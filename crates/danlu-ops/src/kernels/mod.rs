@@ -9,6 +9,7 @@ mod gemm;
 mod gemv;
 mod isa;
 mod mat;
+pub(crate) mod memory;
 pub(crate) mod negatives;
 mod pack;
 pub(crate) mod scratch;

@@ -2,6 +2,13 @@
 
 use std::ops::Range;
 
+/// Elements of a cache line: so many of each row are turned at a time, so that what is written is written whole.
+const LINE: usize = 16;
+/// Elements of a row, and rows, that are asked for before they are needed: what is packed comes from memory, in more streams than the
+/// processor follows by itself.
+const AHEAD: usize = 64;
+const ROWS_AHEAD: usize = 16;
+
 /// Packs panels `panels` of a matrix of `total` rows (or columns), each `stride` after the one before, into their places in `to`.
 ///
 /// # Safety
@@ -41,6 +48,7 @@ pub unsafe fn pack_panel<const WIDTH: usize>(
     unsafe {
         if width == WIDTH && stride == 1 {
             for p in 0..k {
+                prefetch(from.wrapping_add((p + ROWS_AHEAD) * k_stride));
                 let row = from.add(p * k_stride).cast::<[f32; WIDTH]>();
                 to.add(p * WIDTH).cast::<[f32; WIDTH]>().write_unaligned(row.read_unaligned());
             }
@@ -50,7 +58,10 @@ pub unsafe fn pack_panel<const WIDTH: usize>(
             std::slice::from_raw_parts_mut(to, k * WIDTH).fill(0.0);
         }
         if k_stride == 1 {
-            transpose(to, WIDTH, from, stride, k, width);
+            for p in (0..k).step_by(LINE) {
+                (0..width).for_each(|i| prefetch(from.wrapping_add(i * stride + p + AHEAD)));
+                transpose(to.add(p * WIDTH), WIDTH, from.add(p), stride, LINE.min(k - p), width);
+            }
             return;
         }
         for i in 0..width {
@@ -59,6 +70,18 @@ pub unsafe fn pack_panel<const WIDTH: usize>(
             }
         }
     }
+}
+
+/// Asks for what is there, if anything is.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every such processor has the instruction, which reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// `count` rows of `k` contiguous elements, `stride` apart, become columns: element p of row i is written to `to + p * width + i`.

@@ -33,6 +33,17 @@ pub trait Tile {
     /// readable for `k * NR` elements and aligned to 64 bytes, or to 32 where `NR` is not a multiple of 16. The `rows`×`cols` block at `c` may
     /// be read and written.
     unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store);
+
+    /// [`Tile::run`] with `ROWS`, which meanwhile asks memory for what the tile after it will read, the `MR`×k block of A at `next`: rows that
+    /// are read once, each for a few hundred elements, come too late otherwise. Nothing needs to be there.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`].
+    unsafe fn run_ahead(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store, next: *const f32) {
+        let _ = next;
+        // SAFETY: the caller vouches for the same.
+        unsafe { Self::run::<true>(k, a, a_stride, b, c, store) }
+    }
 }
 
 /// Where each row of A starts. Rows that are not there repeat the last one, so that reading them is allowed; what they yield is not
@@ -120,6 +131,9 @@ mod x86 {
     use super::{Isa, Store, Tile, row_starts, store_edge};
     use std::arch::x86_64::*;
 
+    /// Elements of a cache line.
+    const LINE: usize = 16;
+
     /// `M` rows of `N` 256-bit registers.
     pub struct Avx2<const M: usize, const N: usize>;
 
@@ -130,18 +144,32 @@ mod x86 {
 
         unsafe fn run<const ROWS: bool>(k: usize, a: *const f32, a_stride: usize, b: *const f32, c: *mut f32, store: Store) {
             // SAFETY: the caller has checked for AVX2 and FMA and vouches for the pointers.
-            unsafe { avx2::<ROWS, M, N>(k, a, a_stride, b, c, store) }
+            unsafe { avx2::<ROWS, false, M, N>(k, a, a_stride, b, c, store, a) }
+        }
+
+        unsafe fn run_ahead(
+            k: usize,
+            a: *const f32,
+            a_stride: usize,
+            b: *const f32,
+            c: *mut f32,
+            store: Store,
+            next: *const f32,
+        ) {
+            // SAFETY: as above.
+            unsafe { avx2::<true, true, M, N>(k, a, a_stride, b, c, store, next) }
         }
     }
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2<const ROWS: bool, const M: usize, const N: usize>(
+    unsafe fn avx2<const ROWS: bool, const AHEAD: bool, const M: usize, const N: usize>(
         k: usize,
         a: *const f32,
         a_stride: usize,
         mut b: *const f32,
         c: *mut f32,
         store: Store,
+        next: *const f32,
     ) {
         let mut sum = [[_mm256_setzero_ps(); N]; M];
         let rows = row_starts::<ROWS, M>(a, a_stride, store.rows);
@@ -151,19 +179,27 @@ mod x86 {
             for i in 0..store.rows {
                 _mm_prefetch(c.add(i * store.row_stride).cast::<i8>(), _MM_HINT_T0);
             }
-            for p in 0..k {
-                let mut row = [_mm256_setzero_ps(); N];
-                for (j, row) in row.iter_mut().enumerate() {
-                    *row = _mm256_load_ps(b.add(8 * j));
-                }
-                _mm_prefetch(b.wrapping_add(8 * N * 16).cast::<i8>(), _MM_HINT_T0);
-                for (start, sum) in rows.iter().zip(&mut sum) {
-                    let a = _mm256_broadcast_ss(&*start.add(p * step));
-                    for (sum, &row) in sum.iter_mut().zip(&row) {
-                        *sum = _mm256_fmadd_ps(a, row, *sum);
+            for begin in (0..k).step_by(if AHEAD { LINE } else { k.max(1) }) {
+                let end = if AHEAD { k.min(begin + LINE) } else { k };
+                if AHEAD {
+                    for i in 0..M {
+                        _mm_prefetch(next.wrapping_add(i * a_stride + begin).cast::<i8>(), _MM_HINT_T0);
                     }
                 }
-                b = b.add(8 * N);
+                for p in begin..end {
+                    let mut row = [_mm256_setzero_ps(); N];
+                    for (j, row) in row.iter_mut().enumerate() {
+                        *row = _mm256_load_ps(b.add(8 * j));
+                    }
+                    _mm_prefetch(b.wrapping_add(8 * N * 16).cast::<i8>(), _MM_HINT_T0);
+                    for (start, sum) in rows.iter().zip(&mut sum) {
+                        let a = _mm256_broadcast_ss(&*start.add(p * step));
+                        for (sum, &row) in sum.iter_mut().zip(&row) {
+                            *sum = _mm256_fmadd_ps(a, row, *sum);
+                        }
+                    }
+                    b = b.add(8 * N);
+                }
             }
             if store.rows == M && store.cols == 8 * N {
                 let alpha = _mm256_set1_ps(store.alpha);

@@ -74,14 +74,19 @@ impl Row {
     }
 }
 
-/// Which answers share a row of about `tokens` tokens, in their order. Equal answers make equal rows.
+/// Which answers share a row of about `tokens` tokens, at most an eighth more, in their order: of about equally many each, so that the last is
+/// not a small one, for which all weights are read as for a large one, and answers to one question stay together where they can.
 pub fn pieces(answers: &[&Drawn], tokens: usize) -> Vec<Range<usize>> {
-    let mut found = vec![];
-    let (mut begin, mut filled) = (0, 0);
+    let total: usize = answers.iter().map(|answer| answer.read()).sum();
+    let count = total.div_ceil(tokens.max(1)).min(answers.len());
+    let mut found: Vec<Range<usize>> = vec![];
+    let (mut begin, mut before, mut filled) = (0, 0, 0);
     for (i, answer) in answers.iter().enumerate() {
-        if i > begin && filled + answer.read() > tokens {
+        let end = total * (found.len() + 1) / count;
+        let past_its_share = before + filled + answer.read() / 2 >= end;
+        if i > begin && (past_its_share || filled + answer.read() > tokens + tokens / 8) {
             found.push(begin..i);
-            (begin, filled) = (i, 0);
+            (begin, before, filled) = (i, before + filled, 0);
         }
         filled += answer.read();
     }
@@ -128,5 +133,15 @@ mod tests {
         assert_eq!(pieces(&all, 8), [0..2, 2..3, 3..4]);
         assert_eq!(pieces(&all, 1000), vec![0..4]);
         assert_eq!(pieces(&[], 8), Vec::<Range<usize>>::new());
+        let three = [drawn(300, 301), drawn(300, 301), drawn(300, 301)];
+        let three: Vec<&Drawn> = three.iter().collect();
+        assert_eq!(pieces(&three, 1024), [0..1, 1..2, 2..3], "two have more than an eighth too many");
+    }
+
+    #[test]
+    fn answers_to_one_question_stay_together_though_questions_differ_in_length() {
+        let all: Vec<Drawn> = [42, 36, 38, 36].iter().flat_map(|&prompt| (0..8).map(move |_| drawn(prompt, 64))).collect();
+        let all: Vec<&Drawn> = all.iter().collect();
+        assert_eq!(pieces(&all, 8 * (38 + 64)), [0..8, 8..16, 16..24, 24..32]);
     }
 }

@@ -65,7 +65,9 @@ impl Judge {
         let prompt = |&(index, question): &(u64, &Question)| Prompt { index, ids: question.ids.clone() };
         let prompts: Vec<Prompt> = questions.iter().map(prompt).collect();
         let spec = Rollout { ends: self.ends.clone(), ..spec.clone() };
-        let completions = rollout(model, &prompts, &spec).context("answers could not be drawn")?;
+        // Keys and values, and all that is as wide as the answers are many, are not what learning needs room for.
+        let completions =
+            danlu_ops::releasing_buffers(|| rollout(model, &prompts, &spec)).context("answers could not be drawn")?;
         let texts = completions.iter().map(|one| self.decoded(&one.tokens, one.ended)).collect::<Result<Vec<String>>>()?;
         let answers: Vec<Answer> = completions
             .iter()
