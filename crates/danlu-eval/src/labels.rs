@@ -62,9 +62,14 @@ impl Confusion {
         self.mean(Self::f1)
     }
 
-    fn mean(&self, of: impl Fn(&Self, usize) -> f64) -> f64 {
+    /// The classes that are there or guessed.
+    pub fn seen(&self) -> Vec<usize> {
         let seen = |class: &usize| (0..self.classes).any(|other| self.count(*class, other) + self.count(other, *class) > 0);
-        let classes: Vec<usize> = (0..self.classes).filter(seen).collect();
+        (0..self.classes).filter(seen).collect()
+    }
+
+    fn mean(&self, of: impl Fn(&Self, usize) -> f64) -> f64 {
+        let classes = self.seen();
         classes.iter().map(|class| of(self, *class)).sum::<f64>() / classes.len().max(1) as f64
     }
 }

@@ -520,6 +520,9 @@ fn things_in_scenes_are_found() {
     let source = format!("data.sources=[{coco_name:?}]");
     let text = home.expect(0, &["train", &segment, "--set", "model.from=detect", "--set", &source]);
     assert!(text.contains("mean IoU of pixels") && text.contains("to train on"), "{text}");
+    // A head of another kind has its own stride.
+    let config = fs::read(home.dir.path().join("models/segment@1/config.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&config).unwrap()["stride"], 1);
     let pose = recipe("pose", "pose", "[1, 1]");
     assert!(home.expect(0, &["train", &pose, "--set", "model.from=segment"]).contains("PCK"));
     let asked: Value = home.json(&["classify", "pose", &picture, "--json"]);

@@ -57,8 +57,10 @@ pub fn detection(pictures: &[Judged], classes: usize, by: &By) -> Result<Detecti
         let pairings: Vec<Pairing> = pictures.iter().filter_map(|picture| of_class(picture, class, by, most[2])).collect();
         for (area, curves) in areas.iter().zip(&mut curves) {
             let judged: Vec<(Vec<Outcome>, usize)> = pairings.iter().map(|pairing| pairing.judge(*area)).collect();
+            let things: usize = judged.iter().map(|(_, things)| things).sum();
             for (most, curves) in most.iter().zip(curves) {
-                curves.push(Curve::of(judged.iter(), *most));
+                let all = surest(&judged, *most);
+                curves.push(Curve::of(all.iter().map(|(_, outcome)| (1.0, *outcome)), things as f64));
             }
         }
     }
@@ -96,17 +98,41 @@ pub fn precision_interval(pictures: &[Judged], classes: usize, by: &By) -> Resul
         return Ok((0.0, 1.0));
     }
     let most = if matches!(by, By::Keypoints { .. }) { 20 } else { 100 };
-    // What becomes of a guess does not depend on other pictures: it is found once, and draws choose among pictures.
+    // What becomes of a guess does not depend on other pictures: it is found once, and a draw says how often each picture counts.
     let judged = |class: u32| -> Vec<(Vec<Outcome>, usize)> {
         let one = |picture| of_class(picture, class, by, most).map_or((vec![], 0), |pairing| pairing.judge((0.0, ALL)));
         pictures.iter().map(one).collect()
     };
     let classes: Vec<Vec<(Vec<Outcome>, usize)>> = (0..classes as u32).map(judged).collect();
-    let precision = |drawn: &[usize]| {
-        let curves = classes.iter().filter_map(|judged| Curve::of(drawn.iter().map(|&place| &judged[place]), most));
-        mean(curves.map(|curve| curve.precision(None))).unwrap_or(0.0)
+    let sorted: Vec<Vec<(usize, &Outcome)>> = classes.iter().map(|judged| surest(judged, most)).collect();
+    let precisions = |times: &[f64]| -> Vec<Option<f64>> {
+        let classes = classes.iter().zip(&sorted).map(|(judged, sorted)| {
+            let things = judged.iter().zip(times).map(|((_, things), times)| *things as f64 * times).sum();
+            let counted = sorted.iter().filter(|(picture, _)| times[*picture] > 0.0);
+            let curve = Curve::of(counted.map(|(picture, outcome)| (times[*picture], *outcome)), things);
+            curve.map(|curve| curve.precision(None))
+        });
+        classes.collect()
     };
-    Ok(resampled(pictures.len(), precision))
+    // A class that no picture of a draw has counts as it does in all of them: without it the mean would be of other classes.
+    let whole = precisions(&vec![1.0; pictures.len()]);
+    let of_draw = |drawn: &[usize]| {
+        let mut times = vec![0.0; pictures.len()];
+        drawn.iter().for_each(|&picture| times[picture] += 1.0);
+        let classes = whole.iter().zip(precisions(&times));
+        mean(classes.filter_map(|(whole, drawn)| Some(drawn.unwrap_or((*whole)?)))).unwrap_or(0.0)
+    };
+    Ok(resampled(pictures.len(), of_draw))
+}
+
+/// The surest `most` guesses of each picture, with the picture's place, the surest of all first.
+fn surest(pictures: &[(Vec<Outcome>, usize)], most: usize) -> Vec<(usize, &Outcome)> {
+    let mut all: Vec<(usize, &Outcome)> = vec![];
+    for (place, (outcomes, _)) in pictures.iter().enumerate() {
+        all.extend(outcomes.iter().take(most).map(|outcome| (place, outcome)));
+    }
+    all.sort_by(|a, b| b.1.score.partial_cmp(&a.1.score).unwrap_or(std::cmp::Ordering::Equal));
+    all
 }
 
 fn of_class<'a>(picture: &'a Judged, class: u32, by: &By, most: usize) -> Option<Pairing<'a>> {
@@ -128,24 +154,22 @@ struct Curve {
 }
 
 impl Curve {
-    /// Of the surest `most` guesses of each picture; none when no thing counts.
-    fn of<'a>(pictures: impl Iterator<Item = &'a (Vec<Outcome>, usize)> + Clone, most: usize) -> Option<Self> {
-        let things: usize = pictures.clone().map(|(_, things)| things).sum();
-        if things == 0 {
+    /// Of guesses, the surest first, each with how often it counts, and so many things; none when no thing counts.
+    fn of<'a>(outcomes: impl Iterator<Item = (f64, &'a Outcome)> + Clone, things: f64) -> Option<Self> {
+        if things == 0.0 {
             return None;
         }
-        let mut all: Vec<&Outcome> = pictures.flat_map(|(outcomes, _)| outcomes.iter().take(most)).collect();
-        all.sort_by(|a, b| b.score.partial_cmp(&a.score).unwrap_or(std::cmp::Ordering::Equal));
         let mut curve = Self { precisions: [0.0; THRESHOLDS], recalls: [0.0; THRESHOLDS] };
+        let mut points: Vec<(f64, f64)> = vec![];
         for at in 0..THRESHOLDS {
             // A guess that does not count leaves both as they were, and is a point of the curve all the same.
             let (mut right, mut wrong) = (0.0, 0.0);
-            let mut points: Vec<(f64, f64)> = Vec::with_capacity(all.len());
-            for outcome in &all {
+            points.clear();
+            for (times, outcome) in outcomes.clone() {
                 if !outcome.ignored[at] {
-                    if outcome.matched[at] { right += 1.0 } else { wrong += 1.0 }
+                    if outcome.matched[at] { right += times } else { wrong += times }
                 }
-                points.push((right / things as f64, right / (wrong + right + f64::EPSILON)));
+                points.push((right / things, right / (wrong + right + f64::EPSILON)));
             }
             let mut best = 0.0;
             for (_, precision) in points.iter_mut().rev() {

@@ -94,6 +94,18 @@ fn intervals_hold_what_is_measured_and_shrink_with_more_pictures() {
     all.iter().for_each(|one| sum.add_all(one));
     assert!(value == sum.mean_iou() && low < value && value < high && high - low < 0.1, "{low} {value} {high}");
     assert_eq!(mean_iou(&[Confusion::new(2)]), (0.0, [0.0, 1.0]));
+
+    // A class of one picture, which many draws do not have, pulls neither interval away from what it is of: what is seen of it is all wrong.
+    let mut rare: Vec<Confusion> = vec![Confusion::new(3); 30];
+    rare.iter_mut().for_each(|one| (0..100).for_each(|pixel| one.add(usize::from(pixel < 50), usize::from(pixel < 55))));
+    rare[7].add(2, 0);
+    let (value, [low, high]) = mean_iou(&rare);
+    assert!(low <= value && value <= high, "{low} {value} {high}");
+    let mut pictures: Vec<Judged> = (0..30).map(picture).collect();
+    pictures[7].truths.push(thing(1, B));
+    let value = detection(&pictures, 2, &By::Boxes).unwrap().average_precision.unwrap();
+    let (low, high) = precision_interval(&pictures, 2, &By::Boxes).unwrap();
+    assert!(low <= value && value <= high, "{low} {value} {high}");
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl Finder {
             }
         };
         match self.config.task {
+            DenseTask::Pose if what.is_empty() => format!("nowhere  {score:.3}"),
             DenseTask::Pose => format!("{what}  {score:.3}"),
             _ => format!("{}  {score:.3}  {what}", self.class(thing)),
         }

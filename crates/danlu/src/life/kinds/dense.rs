@@ -71,6 +71,8 @@ impl Seer {
             None => (vit(&recipe, [3, height, width], scale_of(&set)?), None),
         };
         let labels = set.classes.iter().map(|class| class.name.clone()).collect();
+        // A head of the same kind goes on as it is.
+        let before = before.filter(|before| before.task == task);
         let usual = before.map_or_else(|| task.usual_stride(vit.patch_size), |before| before.stride);
         let stride = recipe.scene.stride.unwrap_or(usual);
         let config = DenseConfig { vit: VitConfig { labels, ..vit }, task, keypoints, stride };
