@@ -44,8 +44,8 @@ impl Row {
     }
 
     fn begin(&self, more: &[&str]) -> Vec<String> {
-        let sets = ALL.split(' ').chain(self.sets.split(' ')).flat_map(|set| ["--set", set]);
         let path = self.path().display().to_string();
+        let sets = ALL.split(' ').chain(self.sets.split(' ')).flat_map(|set| ["--set", set]);
         ["train", &path].into_iter().chain(sets).chain(more.iter().copied()).map(str::to_owned).collect()
     }
 }
