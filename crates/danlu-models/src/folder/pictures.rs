@@ -4,17 +4,29 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
+use danlu_ops::Planes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::heads::OWN;
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
 use crate::config::{LenetConfig, MaeConfig, VitConfig};
-use crate::vit::{Vit, VitClassifier};
-use crate::{Lenet, Mae, PictureClassifier, PictureConfig};
+use crate::vit::Vit;
+use crate::{Mae, PictureClassifier, PictureConfig, PictureLabeller, PictureLabellerConfig};
 
 /// How `transformers` calls what says how pictures become numbers.
 const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// What a `config.json` says of features, for which `transformers` has no word.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    features: usize,
+    /// Channels, height and width, where no network says them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    picture: Option<[usize; 3]>,
+}
 
 /// The part of [`PREPROCESSOR`] that is not the same for all.
 #[derive(Serialize, Deserialize)]
@@ -23,68 +35,118 @@ struct Preprocessor {
     image_std: Vec<f64>,
 }
 
-/// The kind of the network of pictures in `dir`, its `model_type`: none when it holds a model of another kind.
+/// The kind of the model of pictures in `dir`, its `model_type`: none when it holds a model of another kind.
 ///
 /// # Errors
 /// As [`super::load`].
 pub fn picture_kind(dir: &Path) -> Result<Option<&'static str>> {
     let config = read_config(dir)?;
-    Ok(["lenet", "vit", "vit_mae"].into_iter().find(|kind| config["model_type"] == *kind))
+    let known = ["lenet", "vit", "vit_mae", PictureLabellerConfig::FEATURES];
+    Ok(known.into_iter().find(|kind| config["model_type"] == *kind))
 }
 
-/// Reads the classifier of pictures in `dir`.
+/// Reads the network of the classifier of pictures in `dir`, without the features that may stand beside it: see [`load_picture_labeller`].
+///
+/// # Errors
+/// As [`super::load`], and when it has no network.
+pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureClassifier, PictureConfig)> {
+    let (model, config) = load_picture_labeller(dir, device)?;
+    let network = model.backbone.zip(config.network);
+    network.with_context(|| format!("{} holds features of pictures and no network", dir.display()))
+}
+
+/// Reads the classifier of pictures in `dir`, a network, features, or both.
 ///
 /// # Errors
 /// As [`super::load`].
-pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureClassifier, PictureConfig)> {
+pub fn load_picture_labeller(dir: &Path, device: &Device) -> Result<(PictureLabeller, PictureLabellerConfig)> {
+    let config = picture_config(dir)?;
+    let empty = PictureLabeller::empty(&config, device).with_context(|| in_config(dir))?;
+    Ok((Weights::open(dir)?.fill(empty, false)?, config))
+}
+
+fn in_config(dir: &Path) -> String {
+    format!("in {}", dir.join("config.json").display())
+}
+
+fn picture_config(dir: &Path) -> Result<PictureLabellerConfig> {
     let value = read_config(dir)?;
-    let in_config = || format!("in {}", dir.join("config.json").display());
-    Ok(match picture_kind(dir)? {
+    let labels = || labels(&value).with_context(|| in_config(dir));
+    let features = match value.get(OWN) {
+        Some(own) => serde_json::from_value::<Own>(own.clone()).with_context(|| in_config(dir))?,
+        None => Own::default(),
+    };
+    let network = match picture_kind(dir)? {
         Some("lenet") => {
-            let (labels, scale) = (labels(&value).with_context(in_config)?, needed_scale(dir)?);
-            let config: LenetConfig = serde_json::from_value(value).with_context(in_config)?;
-            let config = LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config };
-            let lenet = Lenet::empty(&config, device).with_context(in_config)?;
-            let lenet = Weights::open(dir)?.fill(lenet, false)?;
-            (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config))
+            let (labels, scale) = (labels()?, needed_scale(dir)?);
+            let config: LenetConfig = serde_json::from_value(value).with_context(|| in_config(dir))?;
+            PictureConfig::Lenet(LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config })
         }
         Some("vit") => {
-            let labels = labels(&value).with_context(in_config)?;
-            let config = VitConfig { labels, ..scaled(VitConfig::try_from(value).with_context(in_config)?, dir)? };
-            let vit = VitClassifier::empty(&config, device).with_context(in_config)?;
-            let vit = Weights::open(dir)?.fill(vit, false)?;
-            (PictureClassifier::Vit(vit), PictureConfig::Vit(config))
+            let labels = labels()?;
+            let config = VitConfig::try_from(value).with_context(|| in_config(dir))?;
+            PictureConfig::Vit(VitConfig { labels, ..scaled(config, dir)? })
+        }
+        Some(PictureLabellerConfig::FEATURES) => {
+            let (labels, scale) = (labels()?, needed_scale(dir)?);
+            let of = features.picture.with_context(|| format!("{}: `{OWN}` says of no picture", in_config(dir)))?;
+            let [channels, height, width] = of;
+            return Ok(PictureLabellerConfig {
+                network: None,
+                picture: Planes { channels, height, width },
+                labels,
+                image_mean: scale.image_mean,
+                image_std: scale.image_std,
+                features: features.features,
+            });
         }
         Some(_) => bail!(
             "{} holds a masked autoencoder, which has no classes: train a classifier that starts from it with `model.from`",
             dir.display()
         ),
         None => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
-    })
+    };
+    Ok(PictureLabellerConfig::of(network, features.features))
 }
 
-/// Writes the classifier to `dir`, in 32-bit floats, with what pictures are scaled by. Other files in `dir` stay.
+/// [`save_picture_labeller`] of a network alone.
 ///
 /// # Errors
 /// As [`super::save`].
 pub fn save_picture_classifier(model: &PictureClassifier, config: &PictureConfig, dir: &Path) -> Result<()> {
+    save_picture_labeller(&model.clone().into(), &PictureLabellerConfig::of(config.clone(), 0), dir)
+}
+
+/// Writes the classifier to `dir`, in 32-bit floats, with what pictures are scaled by. How the features are made of a picture is not part of
+/// it. Other files in `dir` stay.
+///
+/// # Errors
+/// As [`super::save`].
+pub fn save_picture_labeller(model: &PictureLabeller, config: &PictureLabellerConfig, dir: &Path) -> Result<()> {
     write::weights(model, dir, &SaveOptions::default())?;
-    let mut value = match config {
-        PictureConfig::Lenet(config) => {
+    let mut value = match &config.network {
+        Some(PictureConfig::Lenet(config)) => {
             let mut value = serde_json::to_value(config)?;
             value["architectures"] = Value::Null;
             value["torch_dtype"] = json!("float32");
             value
         }
-        PictureConfig::Vit(config) => Value::from(config.clone()),
+        Some(PictureConfig::Vit(config)) => Value::from(config.clone()),
+        None => json!({"architectures": null, "model_type": config.model_type(), "torch_dtype": "float32"}),
     };
+    let Planes { channels, height, width } = config.picture;
+    if config.features > 0 {
+        // The class of `transformers` would leave the features out, and say something else.
+        value["architectures"] = Value::Null;
+        let picture = config.network.is_none().then_some([channels, height, width]);
+        value[OWN] = serde_json::to_value(Own { features: config.features, picture })?;
+    }
     let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
     let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
-    value["id2label"] = config.labels().iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
-    value["label2id"] = config.labels().iter().enumerate().map(places).collect::<Map<_, _>>().into();
+    value["id2label"] = config.labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
+    value["label2id"] = config.labels.iter().enumerate().map(places).collect::<Map<_, _>>().into();
     write_json(&dir.join("config.json"), &value)?;
-    let picture = config.picture();
-    write_scale(dir, [picture.height, picture.width], config.scale())
+    write_scale(dir, [height, width], [&config.image_mean, &config.image_std])
 }
 
 /// Reads the masked autoencoder in `dir`.

@@ -4,6 +4,7 @@ pub mod adversarial;
 mod causal_lm;
 pub mod classify;
 mod distill;
+mod frozen;
 pub mod image_classify;
 mod masked_image;
 mod masked_lm;
