@@ -89,7 +89,7 @@ fn picture_config(dir: &Path) -> Result<PictureLabellerConfig> {
         }
         Some(PictureLabellerConfig::FEATURES) => {
             let (labels, scale) = (labels()?, needed_scale(dir)?);
-            let of = features.picture.with_context(|| format!("{}: `{OWN}` says of no picture", in_config(dir)))?;
+            let of = features.picture.with_context(|| format!("{}: `{OWN}` does not say of which pictures", in_config(dir)))?;
             let [channels, height, width] = of;
             return Ok(PictureLabellerConfig {
                 network: None,

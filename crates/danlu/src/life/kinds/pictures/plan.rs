@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 use danlu_data::images::PictureFeatureSpec;
 use danlu_models::{PictureConfig, PictureLabeller, PictureLabellerConfig, adapter};
 use danlu_train::objectives::classify::is_new;
-use danlu_train::recipe::{AdapterKind, Base, ImageSpec, ModelKind, OptimizerKind, Way};
+use danlu_train::recipe::{AdapterKind, Base, ImageSpec, ModelKind, OptimizerKind, VitSpec, Way};
 use danlu_train::{Outline, Plan, Recipe, auto, tune};
 
 use super::{RATE, resolved};
@@ -30,11 +30,14 @@ pub fn by_way(recipe: &mut Recipe) -> Result<()> {
             "`adapter.base = \"nf4\"` holds decoders in four bits; leave it out for pictures"
         );
     }
+    if recipe.classify.way == Way::Linear {
+        // No network cuts the pictures into patches.
+        recipe.vit = VitSpec::default();
+    }
     if recipe.freezes_below_head() {
         // Each picture goes through the frozen layers once, and so as it is.
-        let image = &recipe.image;
-        recipe.image = ImageSpec { shift: 0, flip: false, operations: 0, magnitude: 0.0, erase: 0.0, ..image.clone() };
-        recipe.vit.keep = 1.0;
+        let still = ImageSpec { shift: 0, flip: false, operations: 0, magnitude: 0.0, erase: 0.0, ..recipe.image.clone() };
+        (recipe.image, recipe.vit.keep) = (still, 1.0);
     }
     Ok(())
 }
