@@ -244,12 +244,12 @@ fn a_vision_transformer_has_low_rank_updates() {
         assert_eq!(expected.iter().map(size).sum::<u64>(), adapter::parameters_of_vit(&config, &spec).unwrap(), "{kind}");
 
         let moved = shaken(adapted);
-        assert!(gap(&base, &moved) > 1e-3, "{kind}: the adapter does nothing");
+        assert!(gap(&base, &moved) > 0.05, "{kind}: the adapter does nothing");
         let mut gradients = moved.wholes(pictures(&Device::flex().autodiff()), None).powi_scalar(2).sum().backward();
         assert_eq!(with_gradient(&moved, &mut gradients), expected, "{kind}");
         let merged = moved.merged().unwrap();
         assert_eq!(names_and_shapes(&merged), names_and_shapes(&base), "{kind}");
-        assert!(gap(&moved, &merged) < 1e-4, "{kind}");
+        assert!(gap(&moved, &merged) < 1e-3, "{kind}");
         assert!(merged.merged().unwrap_err().to_string().contains("no adapter"));
         assert!(moved.with_adapter(&spec, 5).unwrap_err().to_string().contains("already"));
     }

@@ -147,6 +147,20 @@ mod tests {
         ])
     }
 
+    fn vit() -> Vec<Named> {
+        named(&[
+            "vit.embeddings.cls_token",
+            "vit.encoder.layer.0.layernorm_before.weight",
+            "vit.encoder.layer.0.output.dense.weight",
+            "vit.encoder.layer.1.layernorm_before.weight",
+            "vit.encoder.layer.1.output.dense.weight",
+            "vit.layernorm.weight",
+            "classifier.weight",
+            "classifier.bias",
+            "features.weight",
+        ])
+    }
+
     #[track_caller]
     fn check(parameters: &[Named], spec: &TuneSpec, expected: &[&str]) {
         let new = |name: &str| name.starts_with("classifier");
@@ -174,6 +188,11 @@ mod tests {
         check(&bert(), &of(Part::Head), &head);
         let biases = ["bert.encoder.layer.0.output.dense.bias", "bert.encoder.layer.1.output.LayerNorm.bias"];
         check(&bert(), &of(Part::Biases), &[&biases[..], &head[1..]].concat());
+        let head = ["classifier.weight", "classifier.bias", "features.weight"];
+        check(&vit(), &of(Part::Head), &head);
+        let top =
+            ["vit.encoder.layer.1.layernorm_before.weight", "vit.encoder.layer.1.output.dense.weight", "vit.layernorm.weight"];
+        check(&vit(), &last(1), &[&top[..], &head].concat());
         let of_head = |name: &str| name.starts_with("classifier");
         assert_eq!(counts(&bert(), &of(Part::All), None, of_head).unwrap(), (5 * 16 + 4 * 4, 5 * 16 + 4 * 4));
         assert_eq!(counts(&bert(), &of(Part::Head), None, of_head).unwrap(), (5 * 16 + 4 * 4, 16 + 16 + 4));
