@@ -371,7 +371,7 @@ fn features_stand_beside_a_network_of_pictures_or_alone() {
             assert_eq!((numbers(read.logits(pictures.clone())), found), (of_network, network.clone()));
             assert_eq!(folder::load_vit(dir.path(), &device).unwrap().1, vit);
         } else {
-            assert!(format!("{:#}", without.unwrap_err()).contains("no network"));
+            assert!(format!("{:#}", without.unwrap_err()).contains("picture_features"));
         }
         file["danlu"]["features"] = serde_json::json!(6);
         std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();

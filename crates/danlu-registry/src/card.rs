@@ -83,8 +83,9 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
 /// The task and the use of a network of pictures for which `transformers` has no class.
 fn of_pictures(kind: Option<&str>) -> Option<(&'static str, &'static str)> {
     match kind? {
-        "lenet" | "picture_features" => Some(("image-classification", "classify MODEL picture.png")),
+        "lenet" => Some(("image-classification", "classify MODEL picture.png")),
         "gan" => Some(("unconditional-image-generation", "generate MODEL --out pictures.png")),
+        "picture_features" => Some(("image-classification", "classify MODEL picture.png")),
         _ => None,
     }
 }

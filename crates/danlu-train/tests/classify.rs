@@ -350,38 +350,6 @@ fn lenets_learn_pictures_and_go_on_bit_for_bit() {
     }
 }
 
-/// A Vision Transformer learns pictures of which it sees some patches at a time, turned and with parts erased; a masked autoencoder learns what
-/// is hidden; and both go on bit for bit.
-#[test]
-fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
-    use danlu_data::images::Scale;
-    use danlu_models::{Mae, MaeConfig, PictureClassifier, PictureConfig, PictureLabeller, VitConfig};
-    use danlu_train::{ImageClassify, MaskedImage};
-    let dir = tempfile::tempdir().unwrap();
-    let set = std::sync::Arc::new(pictures(dir.path()));
-    let config = VitConfig { labels: set.classes.clone(), ..VitConfig::new([1, 12, 12], 4, 32, 2) };
-    let rates = "[optimizer]\nkind = 'muon'\nrate = 0.004\nembedding_rate = 0.004\nmuon_rate = 0.03\n[model]\nkind = 'vit'\n[budget]\nsteps = 300\n";
-    let recipe = picture_recipe(&format!(
-        "operations = 1\nmagnitude = 0.2\nerase = 0.2\nsmoothing = 0.05\n[vit]\nkeep = 0.67\n{rates}[objective]\nkind = 'image-classify'"
-    ));
-    let plan = resolve_examples(&recipe, Outline::of_vit(&config, 6), &PICTURES, config.flops(6), 1e11).unwrap();
-    let objective = ImageClassify::new(&plan, set.clone(), Scale::of(&set.train)).unwrap();
-    let shown = objective.show(&objective.batch(0).unwrap()).unwrap();
-    assert!(shown.text.contains("6 of 9 patches seen"), "{}", shown.text);
-    let of_any = PictureConfig::Vit(config.clone());
-    let measure = exact(&plan, &objective, |device| Ok(PictureLabeller::from(PictureClassifier::new(&of_any, 5, device)?)));
-    assert!(measure.value >= 0.8, "{measure}");
-
-    let config = MaeConfig { mask_ratio: 0.5, norm_pix_loss: false, ..MaeConfig::new(config, 32, 1) };
-    let recipe = picture_recipe(&format!("{rates}[objective]\nkind = 'masked-image'"));
-    let plan = resolve_examples(&recipe, Outline::from(&config), &PICTURES, config.flops(), 1e11).unwrap();
-    let objective = MaskedImage::new(&plan, set.clone(), Scale::of(&set.train), config.kept()).unwrap();
-    assert_eq!(objective.show(&objective.batch(0).unwrap()).unwrap().with_loss(), 5);
-    let before = objective.measure(&Mae::new(&config, 5, &Device::flex().autodiff()).unwrap(), 40).unwrap();
-    let after = exact(&plan, &objective, |device| Mae::new(&config, 5, device));
-    assert!(after.value < 0.6 * before.value, "{before} to {after}");
-}
-
 /// Features beside a network and alone, a network that is frozen, and one with an adapter: each learns, moves what it should, and goes on bit
 /// for bit.
 #[test]
@@ -451,4 +419,36 @@ fn every_way_of_using_a_network_of_pictures_goes_on_bit_for_bit() {
     assert_eq!(trained(&adapted(&device).unwrap()).len(), 2 * 6 * 2 + 2);
     let adapted = loss(exact(&changing, &objective(&changing), adapted));
     assert!(adapted < before, "{adapted} {before}");
+}
+
+/// A Vision Transformer learns pictures of which it sees some patches at a time, turned and with parts erased; a masked autoencoder learns what
+/// is hidden; and both go on bit for bit.
+#[test]
+fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
+    use danlu_data::images::Scale;
+    use danlu_models::{Mae, MaeConfig, PictureClassifier, PictureConfig, PictureLabeller, VitConfig};
+    use danlu_train::{ImageClassify, MaskedImage};
+    let dir = tempfile::tempdir().unwrap();
+    let set = std::sync::Arc::new(pictures(dir.path()));
+    let config = VitConfig { labels: set.classes.clone(), ..VitConfig::new([1, 12, 12], 4, 32, 2) };
+    let rates = "[optimizer]\nkind = 'muon'\nrate = 0.004\nembedding_rate = 0.004\nmuon_rate = 0.03\n[model]\nkind = 'vit'\n[budget]\nsteps = 300\n";
+    let recipe = picture_recipe(&format!(
+        "operations = 1\nmagnitude = 0.2\nerase = 0.2\nsmoothing = 0.05\n[vit]\nkeep = 0.67\n{rates}[objective]\nkind = 'image-classify'"
+    ));
+    let plan = resolve_examples(&recipe, Outline::of_vit(&config, 6), &PICTURES, config.flops(6), 1e11).unwrap();
+    let objective = ImageClassify::new(&plan, set.clone(), Scale::of(&set.train)).unwrap();
+    let shown = objective.show(&objective.batch(0).unwrap()).unwrap();
+    assert!(shown.text.contains("6 of 9 patches seen"), "{}", shown.text);
+    let of_any = PictureConfig::Vit(config.clone());
+    let measure = exact(&plan, &objective, |device| Ok(PictureLabeller::from(PictureClassifier::new(&of_any, 5, device)?)));
+    assert!(measure.value >= 0.8, "{measure}");
+
+    let config = MaeConfig { mask_ratio: 0.5, norm_pix_loss: false, ..MaeConfig::new(config, 32, 1) };
+    let recipe = picture_recipe(&format!("{rates}[objective]\nkind = 'masked-image'"));
+    let plan = resolve_examples(&recipe, Outline::from(&config), &PICTURES, config.flops(), 1e11).unwrap();
+    let objective = MaskedImage::new(&plan, set.clone(), Scale::of(&set.train), config.kept()).unwrap();
+    assert_eq!(objective.show(&objective.batch(0).unwrap()).unwrap().with_loss(), 5);
+    let before = objective.measure(&Mae::new(&config, 5, &Device::flex().autodiff()).unwrap(), 40).unwrap();
+    let after = exact(&plan, &objective, |device| Mae::new(&config, 5, device));
+    assert!(after.value < 0.6 * before.value, "{before} to {after}");
 }

@@ -3,6 +3,7 @@
 
 mod gan;
 mod heads;
+mod labeller;
 mod marian;
 mod pictures;
 pub(crate) mod read;
@@ -22,11 +23,9 @@ use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 
 pub use gan::{is_gan, load_gan, save_gan};
 pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
+pub use labeller::{load_picture_labeller, save_picture_labeller};
 pub use marian::{load_marian, save_marian};
-pub use pictures::{
-    load_mae, load_picture_classifier, load_picture_labeller, load_vit, picture_kind, save_mae, save_picture_classifier,
-    save_picture_labeller,
-};
+pub use pictures::{load_mae, load_picture_classifier, load_vit, picture_kind, save_mae, save_picture_classifier};
 pub use reward::{load_reward, save_reward};
 pub use words::{load_word2vec, save_word2vec};
 pub use write::{Precision, SaveOptions};

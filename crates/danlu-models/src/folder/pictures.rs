@@ -4,35 +4,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
-use danlu_ops::Planes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::heads::OWN;
+use super::labeller::of_network;
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
 use crate::config::{LenetConfig, MaeConfig, VitConfig};
-use crate::vit::Vit;
-use crate::{Mae, PictureClassifier, PictureConfig, PictureLabeller, PictureLabellerConfig};
+use crate::labeller::PictureLabellerConfig;
+use crate::vit::{Vit, VitClassifier};
+use crate::{Lenet, Mae, PictureClassifier, PictureConfig};
 
 /// How `transformers` calls what says how pictures become numbers.
 const PREPROCESSOR: &str = "preprocessor_config.json";
 
-/// What a `config.json` says of features, for which `transformers` has no word.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Own {
-    features: usize,
-    /// Channels, height and width, where no network says them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    picture: Option<[usize; 3]>,
-}
-
 /// The part of [`PREPROCESSOR`] that is not the same for all.
 #[derive(Serialize, Deserialize)]
-struct Preprocessor {
-    image_mean: Vec<f64>,
-    image_std: Vec<f64>,
+pub(super) struct Preprocessor {
+    pub(super) image_mean: Vec<f64>,
+    pub(super) image_std: Vec<f64>,
 }
 
 /// The kind of the model of pictures in `dir`, its `model_type`: none when it holds a model of another kind.
@@ -45,108 +35,57 @@ pub fn picture_kind(dir: &Path) -> Result<Option<&'static str>> {
     Ok(known.into_iter().find(|kind| config["model_type"] == *kind))
 }
 
-/// Reads the network of the classifier of pictures in `dir`, without the features that may stand beside it: see [`load_picture_labeller`].
+/// Reads the network of the classifier of pictures in `dir`, without the features that may stand beside it: see
+/// [`super::load_picture_labeller`].
 ///
 /// # Errors
 /// As [`super::load`], and when it has no network.
 pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureClassifier, PictureConfig)> {
-    let (model, config) = load_picture_labeller(dir, device)?;
-    let network = model.backbone.zip(config.network);
-    network.with_context(|| format!("{} holds features of pictures and no network", dir.display()))
-}
-
-/// Reads the classifier of pictures in `dir`, a network, features, or both.
-///
-/// # Errors
-/// As [`super::load`].
-pub fn load_picture_labeller(dir: &Path, device: &Device) -> Result<(PictureLabeller, PictureLabellerConfig)> {
-    let config = picture_config(dir)?;
-    let empty = PictureLabeller::empty(&config, device).with_context(|| in_config(dir))?;
-    Ok((Weights::open(dir)?.fill(empty, false)?, config))
-}
-
-fn in_config(dir: &Path) -> String {
-    format!("in {}", dir.join("config.json").display())
-}
-
-fn picture_config(dir: &Path) -> Result<PictureLabellerConfig> {
     let value = read_config(dir)?;
-    let labels = || labels(&value).with_context(|| in_config(dir));
-    let features = match value.get(OWN) {
-        Some(own) => serde_json::from_value::<Own>(own.clone()).with_context(|| in_config(dir))?,
-        None => Own::default(),
-    };
-    let network = match picture_kind(dir)? {
+    let in_config = || format!("in {}", dir.join("config.json").display());
+    Ok(match picture_kind(dir)? {
         Some("lenet") => {
-            let (labels, scale) = (labels()?, needed_scale(dir)?);
-            let config: LenetConfig = serde_json::from_value(value).with_context(|| in_config(dir))?;
-            PictureConfig::Lenet(LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config })
+            let (labels, scale) = (labels(&value).with_context(in_config)?, needed_scale(dir)?);
+            let config: LenetConfig = serde_json::from_value(value).with_context(in_config)?;
+            let config = LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config };
+            let lenet = Lenet::empty(&config, device).with_context(in_config)?;
+            let lenet = of_network(dir)?.fill(lenet, false)?;
+            (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config))
         }
         Some("vit") => {
-            let labels = labels()?;
-            let config = VitConfig::try_from(value).with_context(|| in_config(dir))?;
-            PictureConfig::Vit(VitConfig { labels, ..scaled(config, dir)? })
+            let labels = labels(&value).with_context(in_config)?;
+            let config = VitConfig { labels, ..scaled(VitConfig::try_from(value).with_context(in_config)?, dir)? };
+            let vit = VitClassifier::empty(&config, device).with_context(in_config)?;
+            let vit = of_network(dir)?.fill(vit, false)?;
+            (PictureClassifier::Vit(vit), PictureConfig::Vit(config))
         }
-        Some(PictureLabellerConfig::FEATURES) => {
-            let (labels, scale) = (labels()?, needed_scale(dir)?);
-            let of = features.picture.with_context(|| format!("{}: `{OWN}` does not say of which pictures", in_config(dir)))?;
-            let [channels, height, width] = of;
-            return Ok(PictureLabellerConfig {
-                network: None,
-                picture: Planes { channels, height, width },
-                labels,
-                image_mean: scale.image_mean,
-                image_std: scale.image_std,
-                features: features.features,
-            });
-        }
-        Some(_) => bail!(
+        Some("vit_mae") => bail!(
             "{} holds a masked autoencoder, which has no classes: train a classifier that starts from it with `model.from`",
             dir.display()
         ),
-        None => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
-    };
-    Ok(PictureLabellerConfig::of(network, features.features))
+        _ => bail!("{} holds a {} and no classifier of pictures", dir.display(), value["model_type"]),
+    })
 }
 
-/// [`save_picture_labeller`] of a network alone.
+/// Writes the classifier to `dir`, in 32-bit floats, with what pictures are scaled by. Other files in `dir` stay.
 ///
 /// # Errors
 /// As [`super::save`].
 pub fn save_picture_classifier(model: &PictureClassifier, config: &PictureConfig, dir: &Path) -> Result<()> {
-    save_picture_labeller(&model.clone().into(), &PictureLabellerConfig::of(config.clone(), 0), dir)
-}
-
-/// Writes the classifier to `dir`, in 32-bit floats, with what pictures are scaled by. How the features are made of a picture is not part of
-/// it. Other files in `dir` stay.
-///
-/// # Errors
-/// As [`super::save`].
-pub fn save_picture_labeller(model: &PictureLabeller, config: &PictureLabellerConfig, dir: &Path) -> Result<()> {
     write::weights(model, dir, &SaveOptions::default())?;
-    let mut value = match &config.network {
-        Some(PictureConfig::Lenet(config)) => {
+    let mut value = match config {
+        PictureConfig::Lenet(config) => {
             let mut value = serde_json::to_value(config)?;
             value["architectures"] = Value::Null;
             value["torch_dtype"] = json!("float32");
             value
         }
-        Some(PictureConfig::Vit(config)) => Value::from(config.clone()),
-        None => json!({"architectures": null, "model_type": config.model_type(), "torch_dtype": "float32"}),
+        PictureConfig::Vit(config) => Value::from(config.clone()),
     };
-    let Planes { channels, height, width } = config.picture;
-    if config.features > 0 {
-        // The class of `transformers` would leave the features out, and say something else.
-        value["architectures"] = Value::Null;
-        let picture = config.network.is_none().then_some([channels, height, width]);
-        value[OWN] = serde_json::to_value(Own { features: config.features, picture })?;
-    }
-    let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
-    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
-    value["id2label"] = config.labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
-    value["label2id"] = config.labels.iter().enumerate().map(places).collect::<Map<_, _>>().into();
+    name_labels(&mut value, config.labels());
     write_json(&dir.join("config.json"), &value)?;
-    write_scale(dir, [height, width], [&config.image_mean, &config.image_std])
+    let picture = config.picture();
+    write_scale(dir, [picture.height, picture.width], config.scale())
 }
 
 /// Reads the masked autoencoder in `dir`.
@@ -187,8 +126,16 @@ pub fn load_vit(dir: &Path, device: &Device) -> Result<(Vit, VitConfig)> {
     }
 }
 
+/// Writes the names of the classes.
+pub(super) fn name_labels(config: &mut Value, labels: &[String]) {
+    let numbered = |(i, name): (usize, &String)| (i.to_string(), json!(name));
+    let places = |(i, name): (usize, &String)| (name.clone(), json!(i));
+    config["id2label"] = labels.iter().enumerate().map(numbered).collect::<Map<_, _>>().into();
+    config["label2id"] = labels.iter().enumerate().map(places).collect::<Map<_, _>>().into();
+}
+
 /// The names of the classes.
-fn labels(config: &Value) -> Result<Vec<String>> {
+pub(super) fn labels(config: &Value) -> Result<Vec<String>> {
     let names = config["id2label"].as_object().cloned().unwrap_or_default();
     let one = |i: usize| names.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
     let labels: Option<Vec<String>> = (0..names.len()).map(one).collect();
@@ -196,7 +143,7 @@ fn labels(config: &Value) -> Result<Vec<String>> {
 }
 
 /// What pictures are scaled by, which a LeNet's folder always says.
-fn needed_scale(dir: &Path) -> Result<Preprocessor> {
+pub(super) fn needed_scale(dir: &Path) -> Result<Preprocessor> {
     let path = dir.join(PREPROCESSOR);
     let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
     serde_json::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
@@ -213,7 +160,7 @@ fn scaled(config: VitConfig, dir: &Path) -> Result<VitConfig> {
     Ok(config)
 }
 
-fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
+pub(super) fn write_scale(dir: &Path, [height, width]: [usize; 2], [mean, deviation]: [&[f64]; 2]) -> Result<()> {
     let preprocessor = json!({
         "image_processor_type": "ViTImageProcessor",
         "do_resize": true,

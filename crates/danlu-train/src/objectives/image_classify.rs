@@ -43,21 +43,21 @@ pub struct ImageClassify {
 /// Pictures of one piece.
 #[derive(Debug, Clone)]
 pub struct PictureBatch {
-    seen: Seen,
-    labels: Ids,
-}
-
-/// Pictures as a model reads them.
-#[derive(Debug, Clone)]
-struct Seen {
-    /// Where each is: among those to train on, or behind them among those that are held out.
-    places: Vec<usize>,
     /// Scaled, picture after picture.
     values: Vec<f32>,
-    /// Picture after picture, where there are any.
-    features: Option<Vec<f32>>,
+    labels: Ids,
     /// The patches of each that are seen; none where all are.
     kept: Option<Ids>,
+}
+
+/// The same with what else a classifier reads.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pictures: PictureBatch,
+    /// Picture after picture, where there are any.
+    features: Option<Vec<f32>>,
+    /// Where each is: among those to train on, or behind them among those that are held out.
+    places: Vec<usize>,
 }
 
 impl ImageClassify {
@@ -119,10 +119,14 @@ impl ImageClassify {
 
     /// What the model says of held-out pictures, by their places.
     fn held_out_logits(&self, model: &PictureLabeller, places: &[usize]) -> Tensor<2> {
-        let values = values_of(&self.set.held_out, places, &self.scale);
-        let features = self.features_of(&values);
-        let places = places.iter().map(|place| self.set.train.len() + place).collect();
-        self.logits(model, &Seen { places, values, features, kept: None })
+        let held_out = &self.set.held_out;
+        let values = values_of(held_out, places, &self.scale);
+        let seen = Seen {
+            features: self.features_of(&values),
+            places: places.iter().map(|place| self.set.train.len() + place).collect(),
+            pictures: PictureBatch { values, labels: places.iter().map(|&place| held_out.label(place)).collect(), kept: None },
+        };
+        self.logits(model, &seen)
     }
 
     fn features_of(&self, values: &[f32]) -> Option<Vec<f32>> {
@@ -137,7 +141,7 @@ impl ImageClassify {
         };
         let states = match &self.frozen {
             _ if model.backbone.is_none() => None,
-            None => model.states(table(&seen.values, &device), seen.kept.as_ref()),
+            None => model.states(table(&seen.pictures.values, &device), seen.pictures.kept.as_ref()),
             Some(frozen) => frozen.states(&seen.places, &device, |place| {
                 let (model, train) = (model.valid(), self.set.train.len());
                 let (images, place) = if place < train { (&self.set.train, place) } else { (&self.set.held_out, place - train) };
@@ -195,9 +199,9 @@ fn guesses(logits: Tensor<2>) -> Vec<usize> {
 
 impl Objective for ImageClassify {
     type Model = PictureLabeller;
-    type Batch = PictureBatch;
+    type Batch = Seen;
 
-    fn batch(&self, position: u64) -> Result<PictureBatch> {
+    fn batch(&self, position: u64) -> Result<Seen> {
         let train = &self.set.train;
         let each = train.each();
         let mut values = vec![0.0; self.micro_rows * each];
@@ -207,31 +211,30 @@ impl Objective for ImageClassify {
         }
         let labels = places.iter().map(|&row| train.label(row)).collect();
         let kept = self.patches.map(|patches| kept_from(position, self.micro_rows, patches, self.seed));
-        Ok(PictureBatch { seen: Seen { places, features: self.features_of(&values), values, kept }, labels })
+        Ok(Seen { features: self.features_of(&values), pictures: PictureBatch { values, labels, kept }, places })
     }
 
-    fn targets(&self, batch: &PictureBatch) -> usize {
-        batch.labels.len()
+    fn targets(&self, batch: &Seen) -> usize {
+        batch.pictures.labels.len()
     }
 
     fn rate_factor(&self, name: &str) -> f64 {
         self.rates.factor(name)
     }
 
-    fn loss(&self, model: &PictureLabeller, batch: &PictureBatch) -> Loss {
-        let count = batch.labels.len();
-        let logits = self.logits(model, &batch.seen);
-        let right = guesses(logits.clone()).into_iter().zip(batch.labels.iter()).filter(|(guess, is)| *guess == **is as usize);
+    fn loss(&self, model: &PictureLabeller, seen: &Seen) -> Loss {
+        let (labels, count) = (&seen.pictures.labels, seen.places.len());
+        let logits = self.logits(model, seen);
+        let right = guesses(logits.clone()).into_iter().zip(labels.iter()).filter(|(guess, is)| *guess == **is as usize);
         let report = vec![("accuracy", right.count() as f64 / count.max(1) as f64)];
-        Loss { value: cost(logits, &batch.labels, self.smoothing), report }
+        Loss { value: cost(logits, labels, self.smoothing), report }
     }
 
     /// A picture stands there as one token, its class, which carries the loss.
-    fn show(&self, batch: &PictureBatch) -> Result<Shown> {
+    fn show(&self, Seen { pictures: batch, .. }: &Seen) -> Result<Shown> {
         let train = &self.set.train;
         let label = batch.labels.first().map_or(0, |label| *label);
-        let values = &batch.seen.values;
-        let first = &values[..train.each().min(values.len())];
+        let first = &batch.values[..train.each().min(batch.values.len())];
         let (low, high) = first.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
         let name = self.name(label as usize).to_owned();
         let seen = self.patches.map_or(String::new(), |(patches, kept)| format!(", {kept} of {patches} patches seen"));

@@ -54,24 +54,6 @@ impl Namer {
     }
 }
 
-/// How the features of a classifier's pictures are made; none where it reads none.
-fn features(dir: &Path, config: &PictureLabellerConfig) -> Result<Option<PictureFeatures>> {
-    if config.features == 0 {
-        return Ok(None);
-    }
-    let path = dir.join(FEATURES);
-    let (features, size) = (PictureFeatures::load(&path)?, config.picture);
-    ensure!(
-        features.len() == config.features && features.picture() == [size.channels, size.height, size.width],
-        "{} describes {} features of pictures of {:?}, and the model reads {} of {size:?}",
-        path.display(),
-        features.len(),
-        features.picture(),
-        config.features
-    );
-    Ok(Some(features))
-}
-
 /// What the generator in `dir` draws: `count` pictures on one sheet, in PNG. The same seed draws the same pictures.
 ///
 /// # Errors
@@ -106,4 +88,22 @@ pub fn check(dir: &Path) -> Result<u64> {
     };
     finite(found)?;
     Ok(parameters)
+}
+
+/// How the features of a classifier's pictures are made; none where it reads none.
+fn features(dir: &Path, config: &PictureLabellerConfig) -> Result<Option<PictureFeatures>> {
+    if config.features == 0 {
+        return Ok(None);
+    }
+    let path = dir.join(FEATURES);
+    let (features, size) = (PictureFeatures::load(&path)?, config.picture);
+    ensure!(
+        features.len() == config.features && features.picture() == [size.channels, size.height, size.width],
+        "{} describes {} features of pictures of {:?}, and the model reads {} of {size:?}",
+        path.display(),
+        features.len(),
+        features.picture(),
+        config.features
+    );
+    Ok(Some(features))
 }

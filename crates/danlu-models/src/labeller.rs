@@ -42,17 +42,9 @@ impl PictureLabeller {
     /// # Errors
     /// When the configuration's numbers do not make a classifier.
     pub fn new(backbone: Option<PictureClassifier>, config: &PictureLabellerConfig, device: &Device) -> Result<Self> {
-        config.validate()?;
         ensure!(backbone.is_some() == config.network.is_some(), "the configuration and the model do not both have a network");
         let zeros = |head: FeatureHead| names::fill(head, |_, shape| Ok(vec![0.0; shape.iter().product()]));
-        Ok(Self { backbone, features: config.feature_head(device).map(zeros).transpose()? })
-    }
-
-    /// One whose parameters have shapes and no values.
-    pub(crate) fn empty(config: &PictureLabellerConfig, device: &Device) -> Result<Self> {
-        config.validate()?;
-        let backbone = config.network.as_ref().map(|network| PictureClassifier::empty(network, device)).transpose()?;
-        Ok(Self { backbone, features: config.feature_head(device) })
+        Ok(Self { backbone, features: config.feature_head(device)?.map(zeros).transpose()? })
     }
 
     /// The names and shapes of its parameters, of which none is made.
@@ -60,7 +52,10 @@ impl PictureLabeller {
     /// # Errors
     /// As [`PictureLabeller::new`].
     pub fn shapes(config: &PictureLabellerConfig) -> Result<Vec<(String, Vec<usize>)>> {
-        Ok(names::names_and_shapes(&Self::empty(config, &Device::flex())?))
+        let device = Device::flex();
+        let features = config.feature_head(&device)?;
+        let backbone = config.network.as_ref().map(|network| PictureClassifier::empty(network, &device)).transpose()?;
+        Ok(names::names_and_shapes(&Self { backbone, features }))
     }
 
     /// [`PictureClassifier::states`] of the network; none without one.
@@ -155,7 +150,9 @@ impl PictureLabellerConfig {
         self.network.as_ref().map_or(0, PictureConfig::parameters) + of_features as u64
     }
 
-    fn feature_head(&self, device: &Device) -> Option<FeatureHead> {
-        (self.features > 0).then(|| FeatureHead::empty(self.features, self.labels.len(), device))
+    /// The head on features without values, where there are any.
+    pub(crate) fn feature_head(&self, device: &Device) -> Result<Option<FeatureHead>> {
+        self.validate()?;
+        Ok((self.features > 0).then(|| FeatureHead::empty(self.features, self.labels.len(), device)))
     }
 }
