@@ -22,6 +22,7 @@ pub mod source;
 mod split;
 mod spool;
 pub mod tokenizer;
+mod usual;
 
 pub use add::{AddOptions, add};
 pub use corpus::{Corpus, Split};

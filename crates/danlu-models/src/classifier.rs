@@ -71,7 +71,7 @@ pub struct Classifier {
     config: HeadConfig,
 }
 
-/// What features add to the logits.
+/// What features of texts or of pictures add to the logits.
 #[derive(Module, Debug)]
 pub struct FeatureHead {
     /// `[features, labels]`, so that a feature's numbers lie together.
@@ -112,10 +112,7 @@ impl Classifier {
             score,
             classifier,
             head: own.then(|| linear(head.features == 0)),
-            features: (head.features > 0).then(|| FeatureHead {
-                weight: placeholder([head.features, outputs], device),
-                bias: placeholder([outputs], device),
-            }),
+            features: (head.features > 0).then(|| FeatureHead::empty(head.features, outputs, device)),
             config: head.clone(),
         })
     }
@@ -210,6 +207,15 @@ impl Classifier {
 }
 
 impl FeatureHead {
+    pub(crate) fn empty(features: usize, outputs: usize, device: &Device) -> Self {
+        Self { weight: placeholder([features, outputs], device), bias: placeholder([outputs], device) }
+    }
+
+    /// What all features of each row, `[rows, features]`, add to the logits, `[rows, labels]`.
+    pub(crate) fn of_rows(&self, rows: Tensor<2>) -> Tensor<2> {
+        rows.matmul(self.weight.val()) + self.bias.val().unsqueeze::<2>()
+    }
+
     fn forward(&self, rows: &SparseRows) -> Tensor<2> {
         let (count, device) = (rows.ends.len(), self.weight.val().device());
         let bias = self.bias.val().unsqueeze::<2>();

@@ -36,6 +36,14 @@ impl PictureClassifier {
         })
     }
 
+    /// One whose parameters have shapes and no values.
+    pub(crate) fn empty(config: &PictureConfig, device: &Device) -> Result<Self> {
+        Ok(match config {
+            PictureConfig::Lenet(config) => Self::Lenet(Lenet::empty(config, device)?),
+            PictureConfig::Vit(config) => Self::Vit(VitClassifier::empty(config, device)?),
+        })
+    }
+
     /// The logits of each picture, `[pictures, classes]`, of pictures `[pictures, values]`.
     ///
     /// # Panics
@@ -49,12 +57,29 @@ impl PictureClassifier {
     /// # Panics
     /// As [`PictureClassifier::logits`], and when patches are given to a network that reads whole pictures.
     pub fn logits_of(&self, pictures: Tensor<2>, kept: Option<&Ids>) -> Tensor<2> {
+        self.head(self.states(pictures, kept))
+    }
+
+    /// What everything below the head makes of each picture, `[pictures, hidden]`: while that is frozen it is always the same, and
+    /// [`PictureClassifier::head`] is all that needs to be computed again.
+    ///
+    /// # Panics
+    /// As [`PictureClassifier::logits_of`].
+    pub fn states(&self, pictures: Tensor<2>, kept: Option<&Ids>) -> Tensor<2> {
         match self {
             Self::Lenet(lenet) => {
                 assert!(kept.is_none(), "convolutions read whole pictures");
-                lenet.logits(pictures)
+                lenet.features(pictures)
             }
-            Self::Vit(vit) => vit.logits(pictures, kept),
+            Self::Vit(vit) => vit.vit.wholes(pictures, kept),
+        }
+    }
+
+    /// The logits, `[pictures, classes]`, of what [`PictureClassifier::states`] gives.
+    pub fn head(&self, states: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Lenet(lenet) => lenet.classifier.forward(states),
+            Self::Vit(vit) => vit.classifier.forward(states),
         }
     }
 }

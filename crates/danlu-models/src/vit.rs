@@ -176,6 +176,23 @@ impl Vit {
         self.run(tokens, count, Some(&firsts))
     }
 
+    /// Every projection inside the layers with its name, in the order of the fields.
+    pub(crate) fn linears(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut all = vec![];
+        for (i, layer) in self.encoder.layer.iter_mut().enumerate() {
+            let VitLayer { attention, intermediate, output, .. } = layer;
+            let BertSelfAttention { query, key, value } = &mut attention.attention;
+            let mut add = |name: &str, linear| all.push((format!("vit.encoder.layer.{i}.{name}"), linear));
+            add("attention.attention.query", query);
+            add("attention.attention.key", key);
+            add("attention.attention.value", value);
+            add("attention.output.dense", &mut attention.output.dense);
+            add("intermediate.dense", &mut intermediate.dense);
+            add("output.dense", &mut output.dense);
+        }
+        all
+    }
+
     fn run(&self, tokens: Tensor<2>, pictures: usize, wanted: Option<&Ids>) -> Tensor<2> {
         let segments = Segments::rows(pictures, tokens.dims()[0] / pictures.max(1));
         let x = run(&self.encoder.layer, tokens, self.shape, &segments, wanted);

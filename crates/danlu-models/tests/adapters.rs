@@ -20,10 +20,10 @@ fn specs() -> Vec<(&'static str, AdapterSpec)> {
 }
 
 /// The adapter's values moved away from where they begin, which B does not do by itself.
-fn shaken(decoder: Decoder) -> Decoder {
+fn shaken<M: Module>(model: M) -> M {
     let mut state = 1u32;
-    let adapted = trained(&decoder);
-    names::fill_some(decoder, |name, shape| {
+    let adapted = trained(&model);
+    names::fill_some(model, |name, shape| {
         let draws = (0..shape.iter().product()).map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let draw = (state >> 8) as f32 / (1 << 24) as f32 - 0.5;
@@ -91,7 +91,7 @@ fn only_the_adapter_is_trained_and_all_of_it() {
     });
 }
 
-fn with_gradient(decoder: &Decoder, gradients: &mut burn::tensor::Gradients) -> Vec<String> {
+fn with_gradient(model: &impl Module, gradients: &mut burn::tensor::Gradients) -> Vec<String> {
     use burn::module::{ModuleVisitor, Param};
     struct Found<'a>(&'a mut burn::tensor::Gradients, Vec<bool>);
     impl ModuleVisitor for Found<'_> {
@@ -100,8 +100,8 @@ fn with_gradient(decoder: &Decoder, gradients: &mut burn::tensor::Gradients) -> 
         }
     }
     let mut found = Found(gradients, vec![]);
-    decoder.visit(&mut found);
-    let names = danlu_models::names_and_shapes(decoder);
+    model.visit(&mut found);
+    let names = danlu_models::names_and_shapes(model);
     names.into_iter().zip(found.1).filter(|(_, found)| *found).map(|((name, _), _)| name).collect()
 }
 
@@ -218,4 +218,47 @@ fn what_does_not_fit_is_an_error() {
     wider.hidden_size = 24;
     let wider = Decoder::new(&DecoderConfig::Llama(wider), 3, &Device::flex()).unwrap();
     assert!(format!("{:#}", adapter::load(dir.path(), &wider).unwrap_err()).contains("another base"));
+}
+
+/// What holds for decoders holds for a Vision Transformer, whose updates become part of its weights.
+#[test]
+fn a_vision_transformer_has_low_rank_updates() {
+    use burn::tensor::{Tensor, TensorData};
+    use danlu_models::{Vit, VitConfig, names_and_shapes};
+    let config = VitConfig::new([1, 8, 8], 4, 32, 2);
+    let base = Vit::new(&config, 3, &Device::flex().autodiff()).unwrap();
+    let pictures = |device: &Device| {
+        let values: Vec<f32> = (0..128).map(|i| (i as f32 * 0.37).sin()).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [2, 64]), device)
+    };
+    let states =
+        |vit: &Vit| -> Vec<f32> { vit.valid().wholes(pictures(&Device::flex()), None).into_data().iter::<f32>().collect() };
+    let gap = |a: &Vit, b: &Vit| states(a).iter().zip(states(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    for (kind, spec) in specs() {
+        let AdapterSpec::Lora(lora) = &spec else {
+            assert!(base.with_adapter(&spec, 5).unwrap_err().to_string().contains("decoders"));
+            continue;
+        };
+        let adapted = base.with_adapter(&spec, 5).unwrap();
+        assert!(gap(&base, &adapted) < 2e-5, "{kind}");
+        let expected = trained(&adapted);
+        assert_eq!(expected.len(), 2 * 6 * if lora.dora { 3 } else { 2 }, "{kind}");
+        let shapes = names_and_shapes(&adapted);
+        let size = |name: &String| {
+            shapes.iter().filter(|(known, _)| known == name).map(|(_, shape)| shape.iter().product::<usize>() as u64).sum::<u64>()
+        };
+        assert_eq!(expected.iter().map(size).sum::<u64>(), adapter::parameters_of_vit(&config, &spec).unwrap(), "{kind}");
+
+        let moved = shaken(adapted);
+        assert!(gap(&base, &moved) > 0.05, "{kind}: the adapter does nothing");
+        let mut gradients = moved.wholes(pictures(&Device::flex().autodiff()), None).powi_scalar(2).sum().backward();
+        assert_eq!(with_gradient(&moved, &mut gradients), expected, "{kind}");
+        let merged = moved.merged().unwrap();
+        assert_eq!(names_and_shapes(&merged), names_and_shapes(&base), "{kind}");
+        assert!(gap(&moved, &merged) < 1e-3, "{kind}");
+        assert!(merged.merged().unwrap_err().to_string().contains("no adapter"));
+        assert!(moved.with_adapter(&spec, 5).unwrap_err().to_string().contains("already"));
+    }
+    let other = AdapterSpec::Lora(LoraSpec { targets: vec!["q_proj".into()], ..LoraSpec::default() });
+    assert!(base.with_adapter(&other, 5).unwrap_err().to_string().contains("query"));
 }

@@ -333,6 +333,55 @@ fn vision_transformers_are_read_back_and_see_the_patches_that_are_kept() {
     }
 }
 
+/// Features beside a network, and alone: they begin by changing nothing, are read back, and the network is there without them.
+#[test]
+fn features_stand_beside_a_network_of_pictures_or_alone() {
+    use danlu_models::names::fill_some;
+    use danlu_models::{PictureClassifier, PictureConfig, PictureLabeller, PictureLabellerConfig};
+    let (device, vit) = (Device::flex(), vit_config([1, 8, 12]));
+    let network = PictureConfig::Vit(vit.clone());
+    let beside = PictureLabellerConfig::of(network.clone(), 5);
+    let alone = PictureLabellerConfig { network: None, ..beside.clone() };
+    let (pictures, features) = (waves(2, 96, &device), waves(2, 5, &device));
+    for config in [beside, alone] {
+        let backbone = config.network.as_ref().map(|network| PictureClassifier::new(network, 3, &device).unwrap());
+        let of_network = backbone.as_ref().map_or(vec![0.0; 6], |network| numbers(network.logits(pictures.clone())));
+        let model = PictureLabeller::new(backbone, &config, &device).unwrap();
+        assert_eq!(count(&model), config.parameters());
+        let logits = |model: &PictureLabeller| numbers(model.logits(pictures.clone(), Some(features.clone())));
+        assert!(gap(&logits(&model), &of_network) < 1e-6);
+        let moved = fill_some(model, |name, shape| {
+            let values = (0..shape.iter().product::<usize>()).map(|i| (i as f32).sin()).collect();
+            Ok(name.starts_with("features.").then_some(values))
+        });
+        let moved = moved.unwrap();
+        let expected = logits(&moved);
+        assert!(gap(&expected, &of_network) > 0.1);
+
+        let dir = tempfile::tempdir().unwrap();
+        folder::save_picture_labeller(&moved, &config, dir.path()).unwrap();
+        let (read, found) = folder::load_picture_labeller(dir.path(), &device).unwrap();
+        assert_eq!(found, config);
+        assert_eq!(logits(&read), expected);
+        let mut file: Value = serde_json::from_slice(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
+        assert!(file["architectures"].is_null(), "the class of transformers leaves features out");
+        let without = folder::load_picture_classifier(dir.path(), &device);
+        if config.network.is_some() {
+            let (read, found) = without.unwrap();
+            assert_eq!((numbers(read.logits(pictures.clone())), found), (of_network, network.clone()));
+            assert_eq!(folder::load_vit(dir.path(), &device).unwrap().1, vit);
+        } else {
+            assert!(format!("{:#}", without.unwrap_err()).contains("picture_features"));
+        }
+        file["danlu"]["features"] = serde_json::json!(6);
+        std::fs::write(dir.path().join("config.json"), file.to_string()).unwrap();
+        let error = format!("{:#}", folder::load_picture_labeller(dir.path(), &device).unwrap_err());
+        assert!(error.contains("features.weight") && error.contains("shape"), "{error}");
+    }
+    let none = PictureLabellerConfig { network: None, ..PictureLabellerConfig::of(network, 0) };
+    assert!(PictureLabeller::new(None, &none, &device).unwrap_err().to_string().contains("there must be features"));
+}
+
 /// The gradients of a loss of a tiny network are those that finite differences find: along each parameter's own gradient, where the
 /// difference is largest.
 fn check_gradients<M: Module>(model: &M, loss: impl Fn(&M) -> Tensor<1>) {

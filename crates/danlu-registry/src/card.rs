@@ -11,10 +11,11 @@ pub(crate) fn text(record: &Record, dir: &Path) -> String {
     let config = std::fs::read(dir.join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let kind = config.as_ref().and_then(|c| c.get("model_type")).and_then(Value::as_str);
     let embeds = config.as_ref().is_some_and(|c| c.get("embedding_size").is_some());
+    let featured = config.as_ref().is_some_and(|c| c["danlu"]["features"].as_u64() > Some(0));
     let pictures = of_pictures(kind, embeds);
     let library = match pictures {
-        // Which networks of pictures `transformers` has a class for.
-        Some(_) if !matches!(kind, Some("vit" | "vit_mae")) => "danlu",
+        // Which networks of pictures `transformers` has a class for; it leaves features beside them out.
+        Some(_) if featured || !matches!(kind, Some("vit" | "vit_mae")) => "danlu",
         Some(_) => "transformers",
         None if adapter => "peft",
         None => "transformers",
@@ -94,6 +95,7 @@ fn of_pictures(kind: Option<&str>, embeds: bool) -> Option<(&'static str, &'stat
         "vit_segment" => Some(("image-segmentation", "classify MODEL picture.png --sheet seen.png")),
         "vit_pose" => Some(("keypoint-detection", "classify MODEL picture.png --sheet seen.png")),
         "gan" => Some(("unconditional-image-generation", "generate MODEL --out pictures.png")),
+        "picture_features" => Some(("image-classification", "classify MODEL picture.png")),
         _ => None,
     }
 }

@@ -288,6 +288,11 @@ fn rates(recipe: &mut Recipe, hidden: usize) {
     }
 }
 
+/// The peak rate at which a model of this width learns a task and keeps its knowledge: that of BERT's base, and more in narrow ones.
+pub fn keeping_rate(hidden: usize) -> f64 {
+    5e-5 * 768.0 / hidden.max(1) as f64
+}
+
 /// Muon's peak rate where nobody gives it, for a width.
 pub fn muon_rate(hidden: usize) -> f64 {
     8e-3 * (256.0 / hidden as f64).sqrt()

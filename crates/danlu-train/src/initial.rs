@@ -64,12 +64,14 @@ pub fn check_base(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// An outline and its FLOPs per token, of a model that `[adapter]` freezes and puts something beside; as they are without one.
+/// An outline and its FLOPs per token, of a model that `[adapter]` freezes and puts something beside; as they are without one, and where the
+/// outline says already that only a part is trained.
 ///
 /// # Errors
 /// When the section names what the model does not have.
 pub fn with_adapter(recipe: &Recipe, mut model: Outline, flops: f64) -> Result<(Outline, f64)> {
-    let Some(from) = recipe.model.from.as_deref().filter(|_| recipe.adapter.kind != AdapterKind::None) else {
+    let whole = model.trained == model.parameters;
+    let Some(from) = recipe.model.from.as_deref().filter(|_| whole && recipe.adapter.kind != AdapterKind::None) else {
         return Ok((model, flops));
     };
     let config = folder::load_config(Path::new(from))?;

@@ -28,19 +28,25 @@ impl Outline {
         let of = match backbone {
             Some(BackboneConfig::Decoder(config)) => Self::from(config),
             Some(BackboneConfig::Bert(config)) => Self::from(config),
-            // Features alone: as narrow as their labels are few.
-            None => Outline {
-                model_type: "features".into(),
-                layers: 1,
-                hidden: head.outputs(),
-                vocabulary: 0,
-                parameters,
-                embeddings: 0,
-                trained,
-                floats_per_layer: 0,
-            },
+            None => Self::of_features(head.outputs(), parameters),
         };
         Outline { vocabulary: head.outputs(), parameters, trained, embeddings: of.embeddings.min(trained), ..of }
+    }
+}
+
+impl Outline {
+    /// Of features alone: as narrow as their labels are few.
+    pub fn of_features(outputs: usize, parameters: u64) -> Self {
+        Outline {
+            model_type: "features".into(),
+            layers: 1,
+            hidden: outputs,
+            vocabulary: outputs,
+            parameters,
+            embeddings: 0,
+            trained: parameters,
+            floats_per_layer: 0,
+        }
     }
 }
 

@@ -52,6 +52,22 @@ pub fn chosen(parameters: &[Named], spec: &TuneSpec, new: impl Fn(&str) -> bool)
     Ok(of_part.into_iter().zip(parameters).map(|(part, (name, _))| part || new(name)).collect())
 }
 
+/// How many numbers a model has, and how many of them are trained: those that [`chosen`] names; or, where an adapter of `beside` numbers stands
+/// beside the model and freezes it, these and what is `new`.
+///
+/// # Errors
+/// As [`freeze`].
+pub fn counts(parameters: &[Named], spec: &TuneSpec, beside: Option<u64>, new: impl Fn(&str) -> bool) -> Result<(u64, u64)> {
+    let size = |(_, shape): &Named| shape.iter().product::<usize>() as u64;
+    let trained = match beside {
+        Some(_) => parameters.iter().map(|(name, _)| new(name)).collect(),
+        None => chosen(parameters, spec, new)?,
+    };
+    let beside = beside.unwrap_or(0);
+    let trained: u64 = parameters.iter().zip(trained).filter(|(_, trained)| *trained).map(|(one, _)| size(one)).sum();
+    Ok((parameters.iter().map(size).sum::<u64>() + beside, trained + beside))
+}
+
 /// What each parameter's learning rate is multiplied by: one above the layers, and `decay` less for each layer further down, so that a
 /// model of n layers has `decay^(n + 1)` at its embeddings ([Clark et al. 2020](https://arxiv.org/abs/2003.10555)).
 pub fn rate_factors(parameters: &[Named], decay: f64) -> Vec<f64> {
@@ -131,6 +147,20 @@ mod tests {
         ])
     }
 
+    fn vit() -> Vec<Named> {
+        named(&[
+            "vit.embeddings.cls_token",
+            "vit.encoder.layer.0.layernorm_before.weight",
+            "vit.encoder.layer.0.output.dense.weight",
+            "vit.encoder.layer.1.layernorm_before.weight",
+            "vit.encoder.layer.1.output.dense.weight",
+            "vit.layernorm.weight",
+            "classifier.weight",
+            "classifier.bias",
+            "features.weight",
+        ])
+    }
+
     #[track_caller]
     fn check(parameters: &[Named], spec: &TuneSpec, expected: &[&str]) {
         let new = |name: &str| name.starts_with("classifier");
@@ -158,6 +188,15 @@ mod tests {
         check(&bert(), &of(Part::Head), &head);
         let biases = ["bert.encoder.layer.0.output.dense.bias", "bert.encoder.layer.1.output.LayerNorm.bias"];
         check(&bert(), &of(Part::Biases), &[&biases[..], &head[1..]].concat());
+        let head = ["classifier.weight", "classifier.bias", "features.weight"];
+        check(&vit(), &of(Part::Head), &head);
+        let top =
+            ["vit.encoder.layer.1.layernorm_before.weight", "vit.encoder.layer.1.output.dense.weight", "vit.layernorm.weight"];
+        check(&vit(), &last(1), &[&top[..], &head].concat());
+        let of_head = |name: &str| name.starts_with("classifier");
+        assert_eq!(counts(&bert(), &of(Part::All), None, of_head).unwrap(), (5 * 16 + 4 * 4, 5 * 16 + 4 * 4));
+        assert_eq!(counts(&bert(), &of(Part::Head), None, of_head).unwrap(), (5 * 16 + 4 * 4, 16 + 16 + 4));
+        assert_eq!(counts(&bert(), &of(Part::All), Some(7), of_head).unwrap(), (5 * 16 + 4 * 4 + 7, 16 + 4 + 7));
         assert!(chosen(&llama(), &of(Part::Biases), |_| false).unwrap_err().to_string().contains("none of"));
         assert!(chosen(&llama(), &last(4), |_| false).unwrap_err().to_string().contains("3 layers"));
     }

@@ -330,7 +330,7 @@ const PICTURES: Examples = Examples { count: 160, tokens: 1, usual_batch: 16 };
 #[test]
 fn lenets_learn_pictures_and_go_on_bit_for_bit() {
     use danlu_data::images::Scale;
-    use danlu_models::{LenetConfig, LenetForm, PictureClassifier, PictureConfig};
+    use danlu_models::{LenetConfig, LenetForm, PictureClassifier, PictureConfig, PictureLabeller};
     use danlu_train::ImageClassify;
     let dir = tempfile::tempdir().unwrap();
     let set = std::sync::Arc::new(pictures(dir.path()));
@@ -345,7 +345,8 @@ fn lenets_learn_pictures_and_go_on_bit_for_bit() {
         assert_eq!((plan.rows, plan.micro_rows, plan.row_len), (16, 8, 1));
         let objective = ImageClassify::new(&plan, set.clone(), Scale::of(&set.train)).unwrap();
         let config = PictureConfig::Lenet(config);
-        let (measure, _) = exact(&plan, &objective, |device| PictureClassifier::new(&config, 5, device));
+        let (measure, _) =
+            exact(&plan, &objective, |device| Ok(PictureLabeller::from(PictureClassifier::new(&config, 5, device)?)));
         assert!(measure.value >= 0.9 && measure.items == 40, "{form:?}: {measure}");
         // Each picture is seen once an epoch, and changed otherwise in the next.
         let mut seen: Vec<usize> = (0..160).map(|position| objective.row(position)).collect();
@@ -354,12 +355,83 @@ fn lenets_learn_pictures_and_go_on_bit_for_bit() {
     }
 }
 
+/// Features beside a network and alone, a network that is frozen, and one with an adapter: each learns, moves what it should, and goes on bit
+/// for bit.
+#[test]
+fn every_way_of_using_a_network_of_pictures_goes_on_bit_for_bit() {
+    use danlu_data::images::{PictureFeatureSpec, PictureFeatures, Scale};
+    use danlu_models::{
+        AdapterSpec, LoraSpec, PictureClassifier, PictureConfig, PictureLabeller, PictureLabellerConfig, VitConfig, trained,
+    };
+    use danlu_train::ImageClassify;
+    let dir = tempfile::tempdir().unwrap();
+    let set = std::sync::Arc::new(pictures(dir.path()));
+    let scale = Scale::of(&set.train);
+    let spec = PictureFeatureSpec { gradients: true, brightness: true, cell: 4 };
+    let features = PictureFeatures::fit(&spec, &set.train, &scale).unwrap();
+    assert_eq!(features.len(), 4 * 36 + 2 + 9);
+    let vit = VitConfig { labels: set.classes.clone(), ..VitConfig::new([1, 12, 12], 4, 32, 2) };
+    let beside = PictureLabellerConfig::of(PictureConfig::Vit(vit.clone()), features.len());
+    let alone = PictureLabellerConfig { network: None, ..beside.clone() };
+    let plan = |still: bool, steps: usize| {
+        let mut recipe = picture_recipe(&format!(
+            "[model]\nkind = 'vit'\n[objective]\nkind = 'image-classify'\n[optimizer]\nkind = 'adamw'\nrate = 0.004\n\
+             embedding_rate = 0.004\n[budget]\nsteps = {steps}"
+        ));
+        if still {
+            (recipe.image.flip, recipe.image.shift) = (false, 0);
+        }
+        resolve_examples(&recipe, Outline::of_vit(&vit, 9), &PICTURES, vit.flops(9), 1e11).unwrap()
+    };
+    let objective = |plan: &Plan| ImageClassify::new(plan, set.clone(), scale.clone()).unwrap();
+    let network = |device: &Device| PictureClassifier::new(&PictureConfig::Vit(vit.clone()), 5, device);
+
+    let changing = plan(false, 60);
+    let featured = objective(&changing).with_features(Some(features.clone()));
+    let shown = featured.show(&featured.batch(0).unwrap()).unwrap();
+    assert!(shown.text.contains("155 features"), "{}", shown.text);
+    assert_eq!((featured.rate_factor("features.weight"), featured.rate_factor("vit.layernorm.weight")), (0.02 / 0.004, 1.0));
+    let (linear, _) = exact(&changing, &featured, |device| PictureLabeller::new(None, &alone, device));
+    assert!(linear.value >= 0.9 && linear.items == 40, "{linear}");
+    let (both, _) = exact(&changing, &featured, |device| PictureLabeller::new(Some(network(device)?), &beside, device));
+    assert!(both.value >= 0.9 && both.items == 40, "{both}");
+
+    // What frozen layers make of a picture is remembered, and is what they make of it.
+    let still = plan(true, 60);
+    assert!(objective(&changing).with_frozen_layers().err().unwrap().to_string().contains("[image]"));
+    let remembering = objective(&still).with_frozen_layers().unwrap();
+    let frozen = |device: &Device| -> Result<PictureLabeller> {
+        Ok(names::freeze(PictureLabeller::from(network(device)?), |name| !is_new(name)))
+    };
+    let device = Device::flex().autodiff();
+    let fresh = frozen(&device).unwrap();
+    assert_eq!(trained(&fresh), ["classifier.weight", "classifier.bias"]);
+    let loss = |measure: danlu_eval::Measure| measure.others.into_iter().find(|(name, _)| *name == "loss").unwrap().1;
+    let before = loss(objective(&still).measure(&fresh, 40).unwrap());
+    for _ in 0..2 {
+        let found = loss(remembering.measure(&fresh, 40).unwrap());
+        assert!((before - found).abs() < 1e-4, "{before} {found}");
+    }
+    let transferred = loss(exact(&still, &objective(&still).with_frozen_layers().unwrap(), frozen).0);
+    assert!(transferred < before, "{transferred} {before}");
+
+    let spec = AdapterSpec::Lora(LoraSpec { rank: 4, alpha: 8.0, ..LoraSpec::default() });
+    let adapted = |device: &Device| -> Result<PictureLabeller> {
+        let PictureClassifier::Vit(mut model) = network(device)? else { unreachable!("it is one") };
+        model.vit = model.vit.with_adapter(&spec, 5)?;
+        Ok(PictureLabeller::from(PictureClassifier::Vit(model)))
+    };
+    assert_eq!(trained(&adapted(&device).unwrap()).len(), 2 * 6 * 2 + 2);
+    let adapted = loss(exact(&changing, &objective(&changing), adapted).0);
+    assert!(adapted < before, "{adapted} {before}");
+}
+
 /// A Vision Transformer learns pictures of which it sees some patches at a time, turned and with parts erased; a masked autoencoder learns what
 /// is hidden; and both go on bit for bit.
 #[test]
 fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
     use danlu_data::images::Scale;
-    use danlu_models::{Mae, MaeConfig, PictureClassifier, PictureConfig, VitConfig};
+    use danlu_models::{Mae, MaeConfig, PictureClassifier, PictureConfig, PictureLabeller, VitConfig};
     use danlu_train::{ImageClassify, MaskedImage};
     let dir = tempfile::tempdir().unwrap();
     let set = std::sync::Arc::new(pictures(dir.path()));
@@ -373,7 +445,7 @@ fn vision_transformers_learn_pictures_and_go_on_bit_for_bit() {
     let shown = objective.show(&objective.batch(0).unwrap()).unwrap();
     assert!(shown.text.contains("6 of 9 patches seen"), "{}", shown.text);
     let of_any = PictureConfig::Vit(config.clone());
-    let (measure, _) = exact(&plan, &objective, |device| PictureClassifier::new(&of_any, 5, device));
+    let (measure, _) = exact(&plan, &objective, |device| Ok(PictureLabeller::from(PictureClassifier::new(&of_any, 5, device)?)));
     assert!(measure.value >= 0.8 && measure.items == 40, "{measure}");
 
     let config = MaeConfig { mask_ratio: 0.5, norm_pix_loss: false, ..MaeConfig::new(config, 32, 1) };

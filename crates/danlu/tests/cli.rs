@@ -372,6 +372,72 @@ fn pictures_are_drawn_and_judged() {
     );
 }
 
+/// Every way of using an encoder of pictures, in one table; what is kept reads a picture as it was taught to.
+#[test]
+fn ways_of_using_an_encoder_of_pictures_are_compared() {
+    let home = Home::new();
+    let dir = pictures(&home);
+    let common = format!(
+        "[data]\nsources = [{dir:?}]\nheld_out = 0.2\n[model]\nkind = \"vit\"\nlayers = 2\nhidden = 32\nheads = 2\nintermediate = 64\n\
+         [batch]\nexamples = 8\n[eval]\nevery = 100000\n[sample]\nevery = 0\n[budget]\nsteps = 40\n"
+    );
+    let mae =
+        home.write("mae.toml", &format!("name = \"mae\"\n{common}[mae]\nlayers = 1\n[objective]\nkind = \"masked-image\"\n"));
+    home.expect(0, &["train", &mae]);
+    let recipe = format!(
+        "name = \"ways\"\n{common}[image]\nflip = true\nlimit = 40\n[adapter]\nkind = \"lora\"\nrank = 2\n[vit]\nkeep = 0.75\n[objective]\n\
+         kind = \"image-classify\"\n"
+    );
+    let path = home.write("ways.toml", &recipe.replace("[model]\n", "[model]\nfrom = \"mae\"\n"));
+    let text = home.expect(0, &["compare", &path]);
+    for part in ["40 pictures to train on", "transfer", "macro-F1", "trained"] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    let rows = fs::read(home.dir.path().join("compare/ways/compare.json")).unwrap();
+    let rows: Value = serde_json::from_slice(&rows).unwrap();
+    let trained = |way: &str| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["way"] == way).unwrap();
+        assert!(row["low"].as_f64() <= row["value"].as_f64() && row["value"].as_f64() <= row["high"].as_f64(), "{row}");
+        row["trained_parameters"].as_u64().unwrap()
+    };
+    // Of 4×4 cells nine blocks of 36 numbers, and their brightness; two classes and a bias for each.
+    let of_features = (9 * 36 + 2 + 16 + 1) * 2;
+    let head = (32 + 1) * 2;
+    assert_eq!((trained("linear"), trained("transfer")), (of_features, head));
+    assert_eq!((trained("fine-tune"), trained("features")), (trained("scratch"), trained("scratch") + of_features));
+    // In each of two layers four projections of 32 by 32 and two of 64 by 32, at rank 2.
+    assert_eq!(trained("lora"), head + 2 * 2 * (4 * 64 + 2 * 96));
+    // What is finished is not trained again.
+    home.expect(0, &["compare", &path, "--ways", "linear,transfer"]);
+    assert!(!home.dir.path().join("models/ways-linear@2").exists());
+
+    let light = dir.join("light/3.png").display().to_string();
+    for way in ["linear", "features", "lora"] {
+        let model = format!("ways-{way}");
+        let said = home.expect(0, &["classify", &model, &light]);
+        if way == "linear" {
+            assert!(said.starts_with("light"), "{said}");
+        }
+        let folder = home.dir.path().join(format!("models/{model}@1")).display().to_string();
+        home.expect(0, &["models", "import", &folder, "--name", &format!("again-{way}")]);
+        assert_eq!(home.expect(0, &["classify", &format!("again-{way}"), &light]), said);
+    }
+    fs::remove_file(home.dir.path().join("models/again-features@1/features.json")).unwrap();
+    assert!(home.expect(3, &["classify", "again-features", &light]).contains("features.json"));
+
+    let refused = |set: &[&str], part: &str| {
+        let path = home.write("other.toml", &recipe.replace("[adapter]\nkind = \"lora\"\nrank = 2\n", ""));
+        let set = set.iter().flat_map(|one| ["--set", one]);
+        let text = home.expect(3, &["train", &path, "--run", "other"].into_iter().chain(set).collect::<Vec<_>>());
+        assert!(text.contains(part), "no {part:?} in {text}");
+    };
+    refused(&["classify.way=transfer"], "model.from");
+    refused(&["classify.way=linear", "features.cell=12"], "features.cell");
+    refused(&["model.from=mae", "adapter.kind=lora"], "classify.way");
+    refused(&["model.from=mae", "classify.way=lora", "adapter.kind=prompt"], "decoders");
+    refused(&["model.from=mae", "classify.way=lora", "model.kind=lenet"], "convolutions");
+}
+
 /// An encoder learns without labels, a classifier starts from it, and its folder is taken in again.
 #[test]
 fn a_vision_transformer_starts_from_a_masked_autoencoder() {

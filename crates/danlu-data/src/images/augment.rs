@@ -76,6 +76,11 @@ pub(super) struct Change {
 }
 
 impl Augment {
+    /// Whether a picture is the same each time that it is seen.
+    pub fn is_still(&self) -> bool {
+        self.shift == 0 && !self.flip && self.operations == 0 && self.erase == 0.0
+    }
+
     fn change(&self, position: u64) -> Change {
         let draw = |stream: u64| self.draw(position, stream);
         let moved = |random: u64| {

@@ -4,6 +4,8 @@
 //! before its header has said that it is of a size to be decoded.
 
 mod augment;
+mod features;
+mod few;
 mod folder;
 mod identities;
 mod idx;
@@ -22,6 +24,7 @@ use crate::chat::held_out_lots;
 use crate::hash;
 
 pub use augment::{Augment, Scale};
+pub use features::{PictureFeatureSpec, PictureFeatures};
 pub(crate) use folder::{decode, pixels};
 pub use identities::{Identities, Pairs};
 pub use patches::drawn_patches;
@@ -75,6 +78,8 @@ pub struct Wanted {
     pub classes: Vec<String>,
     /// The share that is held out where the data has no test set.
     pub held_out: f64,
+    /// How many pictures to train on are kept at most; none for all.
+    pub limit: Option<usize>,
     pub seed: u64,
 }
 
@@ -243,6 +248,9 @@ fn split(found: Found, wanted: &Wanted) -> Result<ImageSet> {
         set_aside.len(),
         first_reason(&set_aside)
     );
+    if let Some(limit) = wanted.limit {
+        train.retain(&few::few(&train, limit, wanted.seed));
+    }
     Ok(ImageSet { train, held_out, classes, own_test, set_aside })
 }
 

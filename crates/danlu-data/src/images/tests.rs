@@ -161,3 +161,22 @@ fn a_source_without_pictures_is_an_error() {
     let error = format!("{:#}", read(&[dir.path().join("a/x.png")], &wanted()).unwrap_err());
     assert!(error.contains("IDX files"), "{error}");
 }
+
+#[test]
+fn a_few_of_many_are_as_many_of_each_class() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels: Vec<u8> = (0..120).map(|i| u8::from(i % 4 == 0)).collect();
+    fs::write(dir.path().join("images-idx3-ubyte"), idx(&[120, 2, 3], &values(120))).unwrap();
+    fs::write(dir.path().join("labels-idx1-ubyte"), idx(&[120], &labels)).unwrap();
+    let with = |limit: Option<usize>| read(&[dir.path().to_path_buf()], &Wanted { limit, ..wanted() }).unwrap();
+    let firsts = |set: &ImageSet| -> Vec<u8> { (0..set.train.len()).map(|i| set.train.picture(i)[0]).collect() };
+    let (all, ten, eleven) = (with(None), with(Some(10)), with(Some(11)));
+    let rare = |set: &ImageSet| (0..set.train.len()).filter(|&i| set.train.label(i) == 1).count();
+    assert_eq!((ten.train.len(), rare(&ten), eleven.train.len()), (10, 5, 11));
+    assert!(firsts(&ten).iter().all(|picture| firsts(&eleven).contains(picture)), "fewer are some of more");
+    assert_eq!(ten.held_out, all.held_out);
+    // Of a class that has no more, the others stand in.
+    let most = with(Some(all.train.len() - 1));
+    assert_eq!((most.train.len(), rare(&most)), (all.train.len() - 1, rare(&all)));
+    assert_eq!(with(Some(1000)).train, all.train);
+}

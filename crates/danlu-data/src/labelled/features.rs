@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::record::Example;
+use crate::usual::{standardized, usual};
 
 /// Which features to make.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,8 +59,6 @@ const LONGEST_RUN: usize = 8;
 const MOST_RUNS: usize = 1 << 22;
 /// An n-gram of one text alone says nothing about others.
 const LEAST_TEXTS: u32 = 2;
-/// Standardized numbers beyond this are cut: one odd text should not decide.
-const FARTHEST: f64 = 5.0;
 
 const COUNTS: [&str; 9] = [
     "log of characters",
@@ -136,13 +135,8 @@ impl Features {
         names.extend(spec.lexicon.iter().flat_map(|lexicon| lexicon.groups.iter().map(|group| format!("hits of {group}"))));
         names.extend(spec.columns.iter().cloned());
         let rows: Vec<Vec<f64>> = train.iter().map(|example| numbers(&file, example)).collect();
-        for (i, name) in names.into_iter().enumerate() {
-            let count = rows.len() as f64;
-            let mean = rows.iter().map(|row| row[i]).sum::<f64>() / count;
-            let variance = rows.iter().map(|row| (row[i] - mean).powi(2)).sum::<f64>() / count;
-            // What never varies says nothing, and must not be divided by zero.
-            file.numbers.push((name, mean, if variance > 1e-12 { variance.sqrt() } else { 1.0 }));
-        }
+        let usual = usual(rows.iter(), names.len());
+        file.numbers = names.into_iter().zip(usual).map(|(name, (mean, deviation))| (name, mean, deviation)).collect();
         let features = Self::try_from(file)?;
         ensure!(
             !features.is_empty(),
@@ -181,7 +175,7 @@ impl Features {
     pub fn of(&self, example: &Example) -> Vec<(u32, f32)> {
         let mut row = vec![];
         for (i, (value, (_, mean, deviation))) in numbers(&self.file, example).into_iter().zip(&self.file.numbers).enumerate() {
-            row.push((i as u32, ((value - mean) / deviation).clamp(-FARTHEST, FARTHEST) as f32));
+            row.push((i as u32, standardized(value, (*mean, *deviation))));
         }
         let Some(range) = self.file.ngrams else { return row };
         let mut counts: HashMap<u32, f64> = HashMap::new();

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use burn::module::{Module, Param};
 
-use super::numbers;
+use super::{Named, detach, numbers};
 use crate::layers::Quantized;
 use crate::{Batch, Decoder};
 
@@ -29,20 +29,27 @@ impl Decoder {
             "prompt tuning stands before the input and changes no weight: it cannot be merged, keep it as an adapter"
         );
         ensure!(decoder.is_adapted(), "there is no adapter to merge");
-        let mut error = [0.0; 2];
-        for (_, linear) in decoder.linears() {
-            if linear.quantized.is_none() && linear.lora_A.is_none() {
-                continue;
-            }
-            linear.weight = Some(Param::from_tensor(linear.projection().merged()));
-            if let Some(Quantized::Nf4 { blocks, .. }) = linear.quantized.take() {
-                let [lost, whole] = blocks.squared_error();
-                error = [error[0] + lost, error[1] + whole];
-            }
-        }
+        let error = merge(decoder.linears());
         let quantization_error = self.is_quantized().then(|| (error[0] / error[1].max(f64::MIN_POSITIVE)).sqrt());
-        Ok(Merged { decoder: decoder.base(), quantization_error })
+        Ok(Merged { decoder, quantization_error })
     }
+}
+
+/// Makes each update part of its weight: the squared length of what quantizing had lost, and that of the weights.
+pub(super) fn merge(mut linears: Vec<Named<'_>>) -> [f64; 2] {
+    let mut error = [0.0; 2];
+    for (_, linear) in &mut linears {
+        if linear.quantized.is_none() && linear.lora_A.is_none() {
+            continue;
+        }
+        linear.weight = Some(Param::from_tensor(linear.projection().merged()));
+        if let Some(Quantized::Nf4 { blocks, .. }) = linear.quantized.take() {
+            let [lost, whole] = blocks.squared_error();
+            error = [error[0] + lost, error[1] + whole];
+        }
+    }
+    detach(linears);
+    error
 }
 
 /// The largest difference between the logits of two decoders on the same tokens.

@@ -2,9 +2,11 @@
 //!
 //! [`Decoder::with_adapter`] gives a decoder whose own weights are those of the base, in the same memory, and frozen; several adapters on
 //! one base are several such decoders. [`Decoder::base`] is the same without the adapter. [`save`] and [`load`] are PEFT's folders.
+//! [`crate::Vit::with_adapter`] is the same for a Vision Transformer, whose updates become part of its weights when it is kept.
 
 mod merge;
 mod peft;
+mod vit;
 
 use anyhow::{Result, bail, ensure};
 use burn::module::Param;
@@ -14,6 +16,7 @@ use danlu_ops::Projection;
 pub use merge::{Merged, logits_gap};
 pub use peft::{Adapter, base_of, load, named_base, save, set_base};
 pub(crate) use peft::{ends, load_on_base};
+pub use vit::parameters_of_vit;
 
 use crate::layers::{Linear, Matrix, Quantized, hash};
 use crate::{Decoder, DecoderConfig, init, names};
@@ -80,7 +83,7 @@ impl Decoder {
         let mut decoder = names::freeze(self.clone(), |_| true);
         let device = self.embedding().device();
         match spec {
-            AdapterSpec::Lora(spec) => attach(&mut decoder, spec, seed, &device)?,
+            AdapterSpec::Lora(spec) => attach(decoder.linears(), spec, seed, &device)?,
             AdapterSpec::Prompt { tokens } => {
                 ensure!((1..=LIMIT).contains(tokens), "{tokens} learned tokens; there may be from 1 to {LIMIT}");
                 ensure!(
@@ -104,11 +107,7 @@ impl Decoder {
     #[must_use]
     pub fn base(&self) -> Self {
         let mut base = self.clone();
-        for (_, linear) in base.linears() {
-            linear.lora_A = None;
-            linear.lora_B = None;
-            linear.lora_magnitude_vector = None;
-        }
+        detach(base.linears());
         *base.prompt() = None;
         base
     }
@@ -172,16 +171,22 @@ pub fn parameters(config: &DecoderConfig, spec: &AdapterSpec) -> Result<u64> {
         AdapterSpec::Prompt { tokens } => return Ok((tokens * config.hidden_size()) as u64),
         AdapterSpec::Lora(spec) => spec,
     };
-    let mut decoder = Decoder::empty(config, &Device::flex())?;
-    let of_one = |[outputs, inputs]: [usize; 2]| spec.rank * (outputs + inputs) + if spec.dora { outputs } else { 0 };
-    Ok(targets(&mut decoder, spec)?.iter().map(|(_, linear)| of_one(linear.dims()) as u64).sum())
+    count(Decoder::empty(config, &Device::flex())?.linears(), spec)
 }
 
+/// The parameters of updates to these projections.
+fn count(linears: Vec<Named<'_>>, spec: &LoraSpec) -> Result<u64> {
+    let of_one = |[outputs, inputs]: [usize; 2]| spec.rank * (outputs + inputs) + if spec.dora { outputs } else { 0 };
+    Ok(targets(linears, spec)?.iter().map(|(_, linear)| of_one(linear.dims()) as u64).sum())
+}
+
+/// A projection with its name.
+type Named<'a> = (String, &'a mut Linear);
+
 /// The projections that get an update.
-fn targets<'a>(decoder: &'a mut Decoder, spec: &LoraSpec) -> Result<Vec<(String, &'a mut Linear)>> {
+fn targets<'a>(linears: Vec<Named<'a>>, spec: &LoraSpec) -> Result<Vec<Named<'a>>> {
     ensure!((1..=LIMIT).contains(&spec.rank), "a rank of {}; it may be from 1 to {LIMIT}", spec.rank);
     ensure!(spec.alpha.is_finite() && spec.alpha > 0.0, "an alpha of {}; it must be above zero", spec.alpha);
-    let linears = decoder.linears();
     for target in &spec.targets {
         let one = LoraSpec { targets: vec![target.clone()], ..spec.clone() };
         if !linears.iter().any(|(name, _)| one.wants(name)) {
@@ -196,8 +201,8 @@ fn targets<'a>(decoder: &'a mut Decoder, spec: &LoraSpec) -> Result<Vec<(String,
     Ok(linears.into_iter().filter(|(name, _)| spec.wants(name)).collect())
 }
 
-fn attach(decoder: &mut Decoder, spec: &LoraSpec, seed: u64, device: &Device) -> Result<()> {
-    for (name, linear) in targets(decoder, spec)? {
+fn attach(linears: Vec<Named<'_>>, spec: &LoraSpec, seed: u64, device: &Device) -> Result<()> {
+    for (name, linear) in targets(linears, spec)? {
         let [outputs, inputs] = linear.dims();
         // PEFT's: A as PyTorch draws a linear layer, B zero, so that training begins at the base.
         let a = init::uniform(seed, &format!("{name}.lora_A.weight"), 1.0 / (inputs as f64).sqrt(), spec.rank * inputs);
@@ -209,6 +214,12 @@ fn attach(decoder: &mut Decoder, spec: &LoraSpec, seed: u64, device: &Device) ->
         }
     }
     Ok(())
+}
+
+fn detach(linears: Vec<Named<'_>>) {
+    for (_, linear) in linears {
+        (linear.lora_A, linear.lora_B, linear.lora_magnitude_vector) = (None, None, None);
+    }
 }
 
 /// The length of each row of the weight.

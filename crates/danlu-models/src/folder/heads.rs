@@ -14,7 +14,7 @@ use crate::config::{BertConfig, HeadConfig, Pooling, Task};
 use crate::{Backbone, BackboneConfig, Classifier, adapter};
 
 /// Where a `config.json` says what `transformers` has no word for.
-const OWN: &str = "danlu";
+pub(super) const OWN: &str = "danlu";
 
 /// Reads the encoder in `dir`, with the heads that its files hold.
 ///

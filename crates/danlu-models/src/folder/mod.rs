@@ -4,6 +4,7 @@
 mod dense;
 mod gan;
 mod heads;
+mod labeller;
 mod marian;
 mod pictures;
 pub(crate) mod read;
@@ -24,6 +25,7 @@ use crate::{Decoder, DecoderConfig, adapter, gpt2, names};
 pub use dense::{dense_task, load_dense, save_dense};
 pub use gan::{is_gan, load_gan, save_gan};
 pub use heads::{load_backbone, load_backbone_config, load_bert, load_classifier, load_head_config, save_bert, save_classifier};
+pub use labeller::{load_picture_labeller, save_picture_labeller};
 pub use marian::{load_marian, save_marian};
 pub use pictures::{
     is_picture_embedder, load_mae, load_picture_classifier, load_picture_embedder, load_vit, picture_kind, save_mae,

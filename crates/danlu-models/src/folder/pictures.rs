@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::dense::{dense_task, load_dense};
+use super::labeller::of_network;
 use super::read::Weights;
 use super::{CONFIG_LIMIT, SaveOptions, read_config, write, write_json};
 use crate::config::{EMBEDDING, LenetConfig, MaeConfig, VitConfig, VitEmbedderConfig};
+use crate::labeller::PictureLabellerConfig;
 use crate::recognizer::VitEmbedder;
 use crate::vit::{Vit, VitClassifier};
 use crate::{Lenet, Mae, PictureClassifier, PictureConfig};
@@ -20,24 +22,26 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 
 /// The part of [`PREPROCESSOR`] that is not the same for all.
 #[derive(Serialize, Deserialize)]
-struct Preprocessor {
-    image_mean: Vec<f64>,
-    image_std: Vec<f64>,
+pub(super) struct Preprocessor {
+    pub(super) image_mean: Vec<f64>,
+    pub(super) image_std: Vec<f64>,
 }
 
-/// The kind of the network of pictures in `dir`, its `model_type`: none when it holds a model of another kind.
+/// The kind of the model of pictures in `dir`, its `model_type`: none when it holds a model of another kind.
 ///
 /// # Errors
 /// As [`super::load`].
 pub fn picture_kind(dir: &Path) -> Result<Option<&'static str>> {
     let config = read_config(dir)?;
-    Ok(["lenet", "vit", "vit_mae"].into_iter().find(|kind| config["model_type"] == *kind))
+    let known = ["lenet", "vit", "vit_mae", PictureLabellerConfig::FEATURES];
+    Ok(known.into_iter().find(|kind| config["model_type"] == *kind))
 }
 
-/// Reads the classifier of pictures in `dir`.
+/// Reads the network of the classifier of pictures in `dir`, without the features that may stand beside it: see
+/// [`super::load_picture_labeller`].
 ///
 /// # Errors
-/// As [`super::load`].
+/// As [`super::load`], and when it has no network.
 pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureClassifier, PictureConfig)> {
     let value = read_config(dir)?;
     let in_config = || format!("in {}", dir.join("config.json").display());
@@ -47,7 +51,7 @@ pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureCl
             let config: LenetConfig = serde_json::from_value(value).with_context(in_config)?;
             let config = LenetConfig { labels, image_mean: scale.image_mean, image_std: scale.image_std, ..config };
             let lenet = Lenet::empty(&config, device).with_context(in_config)?;
-            let lenet = Weights::open(dir)?.fill(lenet, false)?;
+            let lenet = of_network(dir)?.fill(lenet, false)?;
             (PictureClassifier::Lenet(lenet), PictureConfig::Lenet(config))
         }
         Some("vit") => {
@@ -59,7 +63,7 @@ pub fn load_picture_classifier(dir: &Path, device: &Device) -> Result<(PictureCl
             let labels = labels(&value).with_context(in_config)?;
             let config = VitConfig { labels, ..scaled(VitConfig::try_from(value).with_context(in_config)?, dir)? };
             let vit = VitClassifier::empty(&config, device).with_context(in_config)?;
-            let vit = Weights::open(dir)?.fill(vit, false)?;
+            let vit = of_network(dir)?.fill(vit, false)?;
             (PictureClassifier::Vit(vit), PictureConfig::Vit(config))
         }
         Some("vit_mae") => bail!(
@@ -186,7 +190,7 @@ pub(super) fn labels(config: &Value) -> Result<Vec<String>> {
 }
 
 /// What pictures are scaled by, which a LeNet's folder always says.
-fn needed_scale(dir: &Path) -> Result<Preprocessor> {
+pub(super) fn needed_scale(dir: &Path) -> Result<Preprocessor> {
     let path = dir.join(PREPROCESSOR);
     let text = danlu_files::read_text_bounded(&path, CONFIG_LIMIT)?;
     serde_json::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))

@@ -59,6 +59,12 @@ impl Weights {
         self.places.keys().map(String::as_str)
     }
 
+    /// Those whose names are `wanted`, as if the others were not there.
+    pub(crate) fn only(mut self, wanted: impl Fn(&str) -> bool) -> Self {
+        self.places.retain(|name, _| wanted(name));
+        self
+    }
+
     fn add(&mut self, path: &Path) -> Result<()> {
         let file = File::open(path)?;
         // SAFETY: the map is only read. A file that another process shortens meanwhile ends this one with a bus error, as with every

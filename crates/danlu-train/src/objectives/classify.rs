@@ -3,11 +3,9 @@
 mod measure;
 mod rows;
 
-use std::sync::OnceLock;
-
 use anyhow::Result;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use danlu_data::sampler::shuffled;
 use danlu_data::tokenizer::Tokenizer;
 use danlu_eval::Measure;
@@ -16,8 +14,11 @@ use danlu_ops::Ids;
 
 pub use rows::{ClassifyRow, Target};
 
+use super::frozen::Frozen;
+use super::image_classify::device_of;
 use super::{Loss, Objective, Report, Sample, Shown};
 use crate::auto::Plan;
+use crate::recipe::Recipe;
 
 /// Held-out texts whose labels are guessed now and then, for a person to read.
 const SAMPLES: usize = 3;
@@ -32,9 +33,8 @@ pub struct Classify {
     task: Task,
     tokenizer: Option<Tokenizer>,
     feature_names: Vec<String>,
-    /// What frozen layers made of each text, those of `train` and then of `held_out`: computed when first asked for, one text by itself, so
-    /// that it is the same bits whichever texts it is trained with, and after a run was interrupted.
-    frozen: Option<Vec<OnceLock<Vec<f32>>>>,
+    /// What frozen layers make of each text, those of `train` and then of `held_out`.
+    frozen: Option<Frozen>,
     rates: Rates,
     /// The weight of predicting the texts themselves.
     auxiliary: f64,
@@ -48,6 +48,25 @@ pub struct Classify {
 pub struct Rates {
     pub head: f64,
     pub features: f64,
+}
+
+impl Rates {
+    /// Those of a recipe; a head without a rate of its own moves as the model does.
+    pub fn of(recipe: &Recipe) -> Self {
+        let rate = recipe.optimizer.rate.unwrap_or(1.0).max(1e-12);
+        Self { head: recipe.classify.head_rate.unwrap_or(rate) / rate, features: recipe.features.rate / rate }
+    }
+
+    /// What the rate of the parameter of this name is multiplied by.
+    pub fn factor(&self, name: &str) -> f64 {
+        if name.starts_with("features.") {
+            self.features
+        } else if is_new(name) {
+            self.head
+        } else {
+            1.0
+        }
+    }
 }
 
 /// Rows of one piece.
@@ -95,7 +114,7 @@ impl Classify {
         let ClassifyData { train, held_out, labels, task, tokenizer, feature_names } = data;
         let places = train.len() + held_out.len();
         Ok(Self {
-            frozen: (frozen && tokenizer.is_some()).then(|| (0..places).map(|_| OnceLock::new()).collect()),
+            frozen: (frozen && tokenizer.is_some()).then(|| Frozen::new(places)),
             train,
             held_out,
             labels,
@@ -138,23 +157,12 @@ impl Classify {
         let states = match (&self.frozen, &given.texts) {
             (_, None) => None,
             (None, Some(texts)) => model.states(texts, self.recompute),
-            (Some(known), Some(_)) => {
-                let device = model.devices().into_iter().next().unwrap_or_default();
-                let rows: Vec<Tensor<2>> = places.iter().map(|&place| self.remembered(model, known, place, &device)).collect();
-                Some(Tensor::cat(rows, 0))
-            }
+            (Some(frozen), Some(_)) => frozen.states(places, &device_of(model), |place| {
+                let row = self.train.get(place).unwrap_or_else(|| &self.held_out[place - self.train.len()]);
+                self.given(&[row]).texts.and_then(|texts| model.valid().states(&texts, false))
+            }),
         };
         model.head(states, given.features.as_ref())
-    }
-
-    fn remembered(&self, model: &Classifier, known: &[OnceLock<Vec<f32>>], place: usize, device: &Device) -> Tensor<2> {
-        let row = self.train.get(place).unwrap_or_else(|| &self.held_out[place - self.train.len()]);
-        let values = known[place].get_or_init(|| {
-            let states = self.given(&[row]).texts.and_then(|texts| model.valid().states(&texts, false));
-            states.map_or(vec![], numbers)
-        });
-        let count = if self.task == Task::Tags { row.text.as_ref().map_or(1, |text| text.ids.len()) } else { 1 };
-        Tensor::from_data(TensorData::new(values.clone(), [count, values.len() / count]), device)
     }
 
     fn cost(&self, logits: Tensor<2>, targets: &Targets) -> Tensor<1> {
@@ -233,13 +241,7 @@ impl Objective for Classify {
     }
 
     fn rate_factor(&self, name: &str) -> f64 {
-        if name.starts_with("features.") {
-            self.rates.features
-        } else if is_new(name) {
-            self.rates.head
-        } else {
-            1.0
-        }
+        self.rates.factor(name)
     }
 
     /// The tokens that the head reads are those that carry the loss; features stand there as tokens, by their names.

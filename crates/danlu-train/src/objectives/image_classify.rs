@@ -6,12 +6,14 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use danlu_data::images::{Augment, ImageSet, Images, Scale, drawn_patches};
+use danlu_data::images::{Augment, ImageSet, Images, PictureFeatures, Scale, drawn_patches};
 use danlu_data::sampler::shuffled;
 use danlu_eval::{Better, Confusion, Measure, Unit, interval};
-use danlu_models::PictureClassifier;
+use danlu_models::PictureLabeller;
 use danlu_ops::Ids;
 
+use super::classify::Rates;
+use super::frozen::Frozen;
 use super::{Loss, Objective, Sample, Shown};
 use crate::auto::Plan;
 use crate::recipe::{ImageSpec, ModelKind, VitSpec};
@@ -29,6 +31,10 @@ pub struct ImageClassify {
     augment: Augment,
     /// Patches of a picture and how many of them are seen, where not all are.
     patches: Option<(usize, usize)>,
+    features: Option<PictureFeatures>,
+    /// What frozen layers make of each picture, those to train on and then those that are held out.
+    frozen: Option<Frozen>,
+    rates: Rates,
     smoothing: f64,
     micro_rows: usize,
     seed: u64,
@@ -42,6 +48,16 @@ pub struct PictureBatch {
     pub(super) labels: Ids,
     /// The patches of each that are seen; none where all are.
     pub(super) kept: Option<Ids>,
+}
+
+/// The same with what else a classifier reads.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pictures: PictureBatch,
+    /// Picture after picture, where there are any.
+    features: Option<Vec<f32>>,
+    /// Where each is: among those to train on, or behind them among those that are held out.
+    places: Vec<usize>,
 }
 
 impl ImageClassify {
@@ -63,12 +79,33 @@ impl ImageClassify {
         Ok(Self {
             augment: augment(&recipe.image, recipe.seed),
             patches: patches.map(|patches| (patches, recipe.vit.kept(patches))),
+            features: None,
+            frozen: None,
+            rates: Rates::of(recipe),
             smoothing: recipe.image.smoothing,
             micro_rows: plan.micro_rows,
             seed: recipe.seed,
             set,
             scale,
         })
+    }
+
+    /// With the features that stand beside the model's network, or alone.
+    #[must_use]
+    pub fn with_features(self, features: Option<PictureFeatures>) -> Self {
+        Self { features, ..self }
+    }
+
+    /// With layers that do not change while the model is trained, so that each picture goes through them once.
+    ///
+    /// # Errors
+    /// When a picture is another each time that it is seen.
+    pub fn with_frozen_layers(self) -> Result<Self> {
+        ensure!(
+            self.augment.is_still() && self.patches.is_none(),
+            "frozen layers read each picture once: leave the changes of `[image]` out, and `vit.keep`"
+        );
+        Ok(Self { frozen: Some(Frozen::new(self.set.train.len() + self.set.held_out.len())), ..self })
     }
 
     /// The training picture at a position of the run.
@@ -81,17 +118,50 @@ impl ImageClassify {
     }
 
     /// What the model says of held-out pictures, by their places.
-    fn held_out_logits(&self, model: &PictureClassifier, places: &[usize]) -> Tensor<2> {
-        model.logits(pictures_of(&self.set.held_out, places, &self.scale, &device_of(model)))
+    fn held_out_logits(&self, model: &PictureLabeller, places: &[usize]) -> Tensor<2> {
+        let held_out = &self.set.held_out;
+        let values = values_of(held_out, places, &self.scale);
+        let seen = Seen {
+            features: self.features_of(&values),
+            places: places.iter().map(|place| self.set.train.len() + place).collect(),
+            pictures: PictureBatch { values, labels: places.iter().map(|&place| held_out.label(place)).collect(), kept: None },
+        };
+        self.logits(model, &seen)
+    }
+
+    fn features_of(&self, values: &[f32]) -> Option<Vec<f32>> {
+        let features = self.features.as_ref()?;
+        Some(values.chunks_exact(self.set.train.each()).flat_map(|picture| features.of(picture)).collect())
+    }
+
+    fn logits(&self, model: &PictureLabeller, seen: &Seen) -> Tensor<2> {
+        let (count, device) = (seen.places.len(), device_of(model));
+        let table = |values: &[f32], device: &Device| {
+            Tensor::<2>::from_data(TensorData::new(values.to_vec(), [count, values.len() / count.max(1)]), device)
+        };
+        let states = match &self.frozen {
+            _ if model.backbone.is_none() => None,
+            None => model.states(table(&seen.pictures.values, &device), seen.pictures.kept.as_ref()),
+            Some(frozen) => frozen.states(&seen.places, &device, |place| {
+                let (model, train) = (model.valid(), self.set.train.len());
+                let (images, place) = if place < train { (&self.set.train, place) } else { (&self.set.held_out, place - train) };
+                model.states(pictures_of(images, &[place], &self.scale, &device_of(&model)), None)
+            }),
+        };
+        model.head(states, seen.features.as_ref().map(|features| table(features, &device)))
     }
 }
 
 /// Pictures as they are, on a device: `[pictures, values]`.
 pub fn pictures_of(images: &Images, places: &[usize], scale: &Scale, device: &Device) -> Tensor<2> {
+    Tensor::from_data(TensorData::new(values_of(images, places, scale), [places.len(), images.each()]), device)
+}
+
+fn values_of(images: &Images, places: &[usize], scale: &Scale) -> Vec<f32> {
     let each = images.each();
     let mut values = vec![0.0; places.len() * each];
     places.iter().zip(values.chunks_exact_mut(each)).for_each(|(&place, to)| images.write(place, scale, to));
-    Tensor::from_data(TensorData::new(values, [places.len(), each]), device)
+    values
 }
 
 /// How the pictures of a recipe are changed.
@@ -128,40 +198,45 @@ pub(super) fn guesses(logits: Tensor<2>) -> Vec<usize> {
 }
 
 impl Objective for ImageClassify {
-    type Model = PictureClassifier;
-    type Batch = PictureBatch;
+    type Model = PictureLabeller;
+    type Batch = Seen;
 
-    fn batch(&self, position: u64) -> Result<PictureBatch> {
+    fn batch(&self, position: u64) -> Result<Seen> {
         let train = &self.set.train;
-        let rows: Vec<usize> = (position..).take(self.micro_rows).map(|position| self.row(position)).collect();
-        let values = self.augment.write_all(train, &rows, position, &self.scale);
-        let labels = rows.iter().map(|&row| train.label(row)).collect();
+        let places: Vec<usize> = (position..).take(self.micro_rows).map(|position| self.row(position)).collect();
+        let values = self.augment.write_all(train, &places, position, &self.scale);
+        let labels = places.iter().map(|&row| train.label(row)).collect();
         let kept = self.patches.map(|patches| kept_from(position, self.micro_rows, patches, self.seed));
-        Ok(PictureBatch { values, labels, kept })
+        Ok(Seen { features: self.features_of(&values), pictures: PictureBatch { values, labels, kept }, places })
     }
 
-    fn targets(&self, batch: &PictureBatch) -> usize {
-        batch.labels.len()
+    fn targets(&self, batch: &Seen) -> usize {
+        batch.pictures.labels.len()
     }
 
-    fn loss(&self, model: &PictureClassifier, batch: &PictureBatch) -> Loss {
-        let count = batch.labels.len();
-        let data = TensorData::new(batch.values.clone(), [count, batch.values.len() / count.max(1)]);
-        let logits = model.logits_of(Tensor::from_data(data, &device_of(model)), batch.kept.as_ref());
-        let right = guesses(logits.clone()).into_iter().zip(batch.labels.iter()).filter(|(guess, is)| *guess == **is as usize);
+    fn rate_factor(&self, name: &str) -> f64 {
+        self.rates.factor(name)
+    }
+
+    fn loss(&self, model: &PictureLabeller, seen: &Seen) -> Loss {
+        let (labels, count) = (&seen.pictures.labels, seen.places.len());
+        let logits = self.logits(model, seen);
+        let right = guesses(logits.clone()).into_iter().zip(labels.iter()).filter(|(guess, is)| *guess == **is as usize);
         let report = vec![("accuracy", right.count() as f64 / count.max(1) as f64)];
-        Loss { value: cost(logits, &batch.labels, self.smoothing), report }
+        Loss { value: cost(logits, labels, self.smoothing), report }
     }
 
     /// A picture stands there as one token, its class, which carries the loss.
-    fn show(&self, batch: &PictureBatch) -> Result<Shown> {
+    fn show(&self, Seen { pictures: batch, .. }: &Seen) -> Result<Shown> {
         let train = &self.set.train;
         let label = batch.labels.first().map_or(0, |label| *label);
         let first = &batch.values[..train.each().min(batch.values.len())];
         let (low, high) = first.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
         let name = self.name(label as usize).to_owned();
         let seen = self.patches.map_or(String::new(), |(patches, kept)| format!(", {kept} of {patches} patches seen"));
-        let text = format!("{name}: {}×{}×{} values from {low:.2} to {high:.2}{seen}", train.channels, train.height, train.width);
+        let beside = self.features.as_ref().map_or(String::new(), |features| format!(", {} features", features.len()));
+        let (channels, height, width) = (train.channels, train.height, train.width);
+        let text = format!("{name}: {channels}×{height}×{width} values from {low:.2} to {high:.2}{seen}{beside}");
         Ok(Shown { text, tokens: vec![(label, name, true)], starts: vec![0] })
     }
 
@@ -169,7 +244,7 @@ impl Objective for ImageClassify {
         self.set.held_out.len() as u64
     }
 
-    fn measure(&self, model: &PictureClassifier, pictures: u64) -> Result<Measure> {
+    fn measure(&self, model: &PictureLabeller, pictures: u64) -> Result<Measure> {
         let start = Instant::now();
         let model = model.valid();
         let held_out = &self.set.held_out;
@@ -202,7 +277,7 @@ impl Objective for ImageClassify {
         })
     }
 
-    fn samples(&self, model: &PictureClassifier, draw: u64) -> Result<Vec<Sample>> {
+    fn samples(&self, model: &PictureLabeller, draw: u64) -> Result<Vec<Sample>> {
         let model = model.valid();
         let held_out = &self.set.held_out;
         let every = (held_out.len() / SAMPLES).max(1);

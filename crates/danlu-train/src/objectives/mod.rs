@@ -5,6 +5,7 @@ mod causal_lm;
 pub mod classify;
 pub mod dense;
 mod distill;
+mod frozen;
 pub mod image_classify;
 pub mod image_embed;
 mod masked_image;

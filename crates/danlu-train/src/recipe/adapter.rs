@@ -5,7 +5,8 @@ use danlu_models::{AdapterSpec, LoraSpec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A few parameters trained beside a frozen model, by AdamW, for any recipe that starts from a decoder.
+/// A few parameters trained beside a frozen model, by AdamW, for any recipe that starts from a decoder; low-rank ones
+/// also where a Vision Transformer learns classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdapterRecipe {

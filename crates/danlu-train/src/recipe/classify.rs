@@ -1,14 +1,15 @@
-//! `[classify]` and `[features]`: what is said of texts, from which labels, and by which way.
+//! `[classify]` and `[features]`: what is said of texts or pictures, from which labels, and by which way.
 
 use anyhow::{Result, ensure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Labelled texts and how a model learns from them, for the objectives `classify`, `regression` and `token-classify`.
+/// Labelled texts and how a model learns from them, for the objectives `classify`, `regression` and `token-classify`; and of `image-classify` the
+/// way, the labels and the rate of the head.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClassifySpec {
-    /// How the model that is there is used.
+    /// How the model that is there is used; a network of pictures without `model.from` learns from initial weights.
     pub way: Way,
     /// The key or column of the text; of the words, in token-classify. Automatic: text, sentence, review, content, comment, tokens, words.
     pub text: Option<String>,
@@ -20,7 +21,8 @@ pub struct ClassifySpec {
     pub labels: Vec<String>,
     /// What stands for a text. Automatic: bert's first token, a decoder's last.
     pub pooling: Option<Pooling>,
-    /// Peak learning rate of the new head, which starts from nothing. Automatic: ten times `optimizer.rate`, at least 0.001.
+    /// Peak learning rate of the new head, which starts from nothing. Automatic: ten times `optimizer.rate`, at least 0.001;
+    /// of pictures, that rate itself, and beside an adapter 0.002.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub head_rate: Option<f64>,
     /// The weight of going on to predict the next token of the labelled texts, beside their labels, with a decoder whose embedding is its output
@@ -36,10 +38,10 @@ pub enum Way {
     /// Everything in the model moves, under a new head; `[tune]` can say that less does, or slower.
     #[default]
     FineTune,
-    /// Fine-tuning with the features of `[features]` joined to what the model makes of a text.
+    /// Fine-tuning with the features of `[features]` joined to what the model makes of a text or a picture.
     Features,
-    /// Transfer: the model stays as it is and only what stands above its layers learns, which costs one reading of each text; `[tune]` can say
-    /// that its last layers learn too.
+    /// Transfer: the model stays as it is and only what stands above its layers learns, which costs one reading of each text, or of each picture
+    /// as it is, unchanged by `[image]`; `[tune]` can say that its last layers learn too.
     Transfer,
     /// The model stays as it is and `[adapter]` learns beside it, with the head.
     Lora,
@@ -61,7 +63,8 @@ pub enum Pooling {
     Mean,
 }
 
-/// Numbers about a text that stand beside what a model makes of it, for `classify.way` "features" and "linear".
+/// Numbers about a text or a picture that stand beside what a model makes of it, for `classify.way` "features" and "linear". Of a picture:
+/// `gradients`, `brightness` and `cell`; of a text the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FeaturesSpec {
@@ -76,6 +79,13 @@ pub struct FeaturesSpec {
     pub lexicon: Option<String>,
     /// Keys or columns of the data that hold numbers.
     pub columns: Vec<String>,
+    /// In each cell of a picture how much brightness changes in which direction (histograms of oriented gradients, Dalal 2005).
+    pub gradients: bool,
+    /// The mean and deviation of a picture's brightness, and the mean of each of its cells.
+    pub brightness: bool,
+    /// The side of a cell, in pixels.
+    #[schemars(range(min = 1, max = 1024))]
+    pub cell: usize,
     /// Peak learning rate of the features' weights, which start from zero.
     #[schemars(range(min = 0.0, max = 10.0))]
     pub rate: f64,
@@ -83,7 +93,17 @@ pub struct FeaturesSpec {
 
 impl Default for FeaturesSpec {
     fn default() -> Self {
-        FeaturesSpec { counts: true, ngrams: vec![1, 3], ngram_limit: 50_000, lexicon: None, columns: vec![], rate: 0.02 }
+        FeaturesSpec {
+            counts: true,
+            ngrams: vec![1, 3],
+            ngram_limit: 50_000,
+            lexicon: None,
+            columns: vec![],
+            gradients: true,
+            brightness: true,
+            cell: 4,
+            rate: 0.02,
+        }
     }
 }
 

@@ -15,6 +15,9 @@ pub struct ImageSpec {
     /// Planes that are read: 1 for brightness, 3 for colour. Automatic: what the first picture has.
     #[schemars(range(min = 1, max = 3))]
     pub channels: Option<usize>,
+    /// Pictures to train on at most, as many of each class as there can be, chosen by their hash; what is held out stays whole. Automatic: all.
+    #[schemars(range(min = 2, max = 1_000_000_000))]
+    pub limit: Option<usize>,
     /// Pixels that a picture is moved by at most each time that it is seen, up or down and left or right: a random crop of the padded picture.
     #[schemars(range(min = 0, max = 256))]
     pub shift: usize,

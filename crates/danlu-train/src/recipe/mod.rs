@@ -353,6 +353,11 @@ impl Recipe {
         self.adapter.kind != AdapterKind::None || self.tune.part != Part::All
     }
 
+    /// Whether everything below the head stays as it was.
+    pub fn freezes_below_head(&self) -> bool {
+        self.tune.part == Part::Head && self.adapter.kind == AdapterKind::None
+    }
+
     /// What a row of its data is made of and what is counted, for people: what the code calls tokens is a picture where one is read as a whole.
     pub fn unit(&self) -> &'static str {
         match self.objective.kind {

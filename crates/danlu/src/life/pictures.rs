@@ -2,21 +2,23 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use burn::tensor::{Device, Tensor};
-use danlu_data::images::{Images, Scale, sheet};
-use danlu_models::{PictureClassifier, PictureConfig, VitEmbedder, VitEmbedderConfig, folder};
+use anyhow::{Result, ensure};
+use burn::tensor::{Device, Tensor, TensorData};
+use danlu_data::images::{Images, PictureFeatures, Scale, sheet};
+use danlu_models::{PictureConfig, PictureLabeller, PictureLabellerConfig, VitEmbedder, VitEmbedderConfig, folder};
 use danlu_train::objectives::adversarial::drawn;
 use danlu_train::objectives::image_classify::pictures_of;
 
 use super::export::finite;
+use super::kinds::FEATURES;
 use super::labels::softmax;
 
-/// The classifier, with what it scales pictures by.
+/// The classifier, with what it scales pictures by, and the features it reads.
 pub struct Namer {
-    model: PictureClassifier,
-    config: PictureConfig,
+    model: PictureLabeller,
+    config: PictureLabellerConfig,
     scale: Scale,
+    features: Option<PictureFeatures>,
 }
 
 impl Namer {
@@ -28,9 +30,10 @@ impl Namer {
         if folder::picture_kind(dir)?.is_none() {
             return Ok(None);
         }
-        let (model, config) = folder::load_picture_classifier(dir, &danlu_ops::device())?;
-        let scale = scale_of(&config);
-        Ok(Some(Self { model, config, scale }))
+        let (model, config) = folder::load_picture_labeller(dir, &danlu_ops::device())?;
+        let features = features(dir, &config)?;
+        let scale = Scale { mean: config.image_mean.clone(), deviation: config.image_std.clone() };
+        Ok(Some(Self { model, config, scale, features }))
     }
 
     /// The classes of a picture with their probabilities, the likeliest first.
@@ -38,10 +41,14 @@ impl Namer {
     /// # Errors
     /// When the file holds no picture that can be read.
     pub fn ask(&self, path: &Path) -> Result<Vec<(String, f64)>> {
-        let size = self.config.picture();
+        let (size, device) = (self.config.picture, danlu_ops::device());
         let picture = Images::of_file(path, size.channels, size.height, size.width)?;
-        let logits = self.model.logits(pictures_of(&picture, &[0], &self.scale, &danlu_ops::device()));
-        let mut all: Vec<(String, f64)> = self.config.labels().iter().cloned().zip(softmax(&finite(logits)?)).collect();
+        let features = self.features.as_ref().map(|features| {
+            let values = features.of_all(&picture, &[0], &self.scale);
+            Tensor::from_data(TensorData::new(values, [1, features.len()]), &device)
+        });
+        let logits = self.model.logits(pictures_of(&picture, &[0], &self.scale, &device), features);
+        let mut all: Vec<(String, f64)> = self.config.labels.iter().cloned().zip(softmax(&finite(logits)?)).collect();
         all.sort_by(|a, b| b.1.total_cmp(&a.1));
         Ok(all)
     }
@@ -109,9 +116,28 @@ pub fn check(dir: &Path) -> Result<u64> {
         let (model, config) = folder::load_dense(dir, &device)?;
         (config.parameters(), model.maps(grey(config.vit.picture().len())))
     } else {
-        let (model, config) = folder::load_picture_classifier(dir, &device)?;
-        (config.parameters(), model.logits(grey(config.picture().len())))
+        let (model, config) = folder::load_picture_labeller(dir, &device)?;
+        let beside = features(dir, &config)?.map(|features| grey(features.len()));
+        (config.parameters(), model.logits(grey(config.picture.len()), beside))
     };
     finite(found)?;
     Ok(parameters)
+}
+
+/// How the features of a classifier's pictures are made; none where it reads none.
+fn features(dir: &Path, config: &PictureLabellerConfig) -> Result<Option<PictureFeatures>> {
+    if config.features == 0 {
+        return Ok(None);
+    }
+    let path = dir.join(FEATURES);
+    let (features, size) = (PictureFeatures::load(&path)?, config.picture);
+    ensure!(
+        features.len() == config.features && features.picture() == [size.channels, size.height, size.width],
+        "{} describes {} features of pictures of {:?}, and the model reads {} of {size:?}",
+        path.display(),
+        features.len(),
+        features.picture(),
+        config.features
+    );
+    Ok(Some(features))
 }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use danlu_train::Recipe;
-use danlu_train::recipe::Way;
+use danlu_train::recipe::{AdapterRecipe, TuneSpec, Way};
 use serde_json::json;
 
 use super::Context;
@@ -16,13 +16,13 @@ use crate::views::progress::Lines;
 use crate::views::run::Kind;
 use crate::{interrupt, views};
 
-/// Train the same labelled texts by every way there is, and say in one table what each reached and cost.
+/// Train the same labelled texts or pictures by every way there is, and say in one table what each reached and cost.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  danlu compare recipes/sentiment.toml\n  danlu compare recipes/sentiment.toml --ways linear,transfer,fine-tune --set budget.epochs=2\n\nThe ways are `classify.way` of a recipe; `danlu help recipe` explains them. What is finished is not trained again."
+    after_help = "Examples:\n  danlu compare recipes/sentiment.toml\n  danlu compare recipes/sentiment.toml --ways linear,transfer,fine-tune --set budget.epochs=2\n  danlu compare recipes/pictures-ways.toml\n\nThe ways are `classify.way` of a recipe; `danlu help recipe` explains them. What is finished is not trained again."
 )]
 pub struct Args {
-    /// A recipe with the objective classify, regression or token-classify.
+    /// A recipe with the objective classify, regression, token-classify or image-classify.
     recipe: PathBuf,
     /// The ways to compare; without it, all that the recipe's model allows.
     #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(Way::ALL.map(Way::name)))]
@@ -49,6 +49,13 @@ pub fn run(context: &Context, args: Args) -> Outcome {
         if matches!(way, Way::Linear | Way::Transfer) {
             // No layer moves that could go on predicting the texts.
             one.classify.auxiliary = 0.0;
+        }
+        // What the recipe says of an adapter, or of which part moves how fast, is about the ways that have one.
+        if way != Way::Lora {
+            one.adapter = AdapterRecipe::default();
+        }
+        if matches!(way, Way::Scratch | Way::Linear | Way::Lora) {
+            one.tune = TuneSpec::default();
         }
         one.name = format!("{}-{}", recipe.name, way.name());
         println!("{}", views::bold(way.name()));

@@ -90,4 +90,5 @@ pub const ROWS: &[Row] = &[
         "2020-vit",
         "data.sources=clothes model.from=mae model.layers=1 model.hidden=16 model.heads=2 model.intermediate=16 batch.examples=4",
     ),
+    row("pictures-ways", "data.sources=clothes classify.way=features image.limit=30 batch.examples=4"),
 ];

@@ -17,7 +17,8 @@ use danlu_train::{Plan, Recipe, Summary, check_base, tune};
 
 use super::{Curve, DataRecord, Kind, sft};
 use crate::life::export::{Export, agree, finite};
-use plan::{backbone, by_way, check_auxiliary, frozen, planned, pooling, task};
+pub(super) use plan::by_way;
+use plan::{backbone, check_auxiliary, planned, pooling, task};
 use read::{examples, feature_spec, labels, row, tokenizer};
 
 /// The features of a model, beside its weights.
@@ -132,9 +133,7 @@ impl Kind for Labeller {
             tokenizer: self.frame.as_ref().map(|frame| frame.tokenizer().clone()),
             feature_names: self.features.iter().flat_map(Features::names).map(str::to_string).collect(),
         };
-        let rate = recipe.optimizer.rate.unwrap_or(1.0).max(1e-12);
-        let rates = Rates { head: recipe.classify.head_rate.unwrap_or(rate) / rate, features: recipe.features.rate / rate };
-        Classify::new(&self.plan, data, frozen(recipe), rates)
+        Classify::new(&self.plan, data, recipe.freezes_below_head(), Rates::of(recipe))
     }
 
     fn fresh(&self, device: &Device) -> Result<Classifier> {

@@ -52,7 +52,10 @@ impl Seer {
             recipe.model.kind == ModelKind::Vit && recipe.model.size.is_none(),
             "detect, segment and pose are learned by vit: give `model.kind = \"vit\"`, and its shape by `model.layers` and `model.hidden`"
         );
-        ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for models of text; a network of pictures moves as a whole");
+        ensure!(
+            !recipe.freezes(),
+            "`[adapter]` and `tune.part` are for models of text and for classes of pictures; this network moves as a whole"
+        );
         ensure!(
             recipe.vit.keep == VitSpec::default().keep,
             "`vit.keep` is for classifiers; here something is said of every patch"

@@ -42,10 +42,17 @@ impl Faces {
             recipe.model.kind == ModelKind::Vit,
             "`objective.kind` is \"image-embed\", which vit learns: give `model.kind = \"vit\"`"
         );
-        ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for models of text; a network of pictures moves as a whole");
+        ensure!(
+            !recipe.freezes(),
+            "`[adapter]` and `tune.part` are for models of text and for classes of pictures; this network moves as a whole"
+        );
         ensure!(
             recipe.model.size.is_none(),
             "`model.size` is for models of text; networks of pictures get their shape by `model.layers` and `model.hidden`"
+        );
+        ensure!(
+            recipe.image.limit.is_none(),
+            "`image.limit` is for pictures of classes; identities are learned from all that there are, so leave it out"
         );
         let identities = found(home, &mut recipe, progress)?;
         let pictures = &identities.pairs.pictures;
@@ -141,7 +148,7 @@ fn found(home: &Path, recipe: &mut Recipe, progress: &mut dyn Progress) -> Resul
         (IdentityKind::Folder, [folder]) => {
             progress.start("read the pictures", None, "pictures");
             let channels = recipe.image.channels;
-            let wanted = Wanted { size, channels, classes: vec![], held_out: recipe.data.held_out, seed: sft::SPLIT };
+            let wanted = Wanted { size, channels, held_out: recipe.data.held_out, seed: sft::SPLIT, ..Wanted::default() };
             Identities::of_folders(folder, &wanted)
         }
         (IdentityKind::Folder, _) => bail!(

@@ -39,7 +39,7 @@ impl MaskedPictures {
             recipe.model.kind == ModelKind::Vit,
             "`objective.kind` is \"masked-image\", which vit learns: give `model.kind = \"vit\"`"
         );
-        ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for models of text; a network of pictures moves as a whole");
+        ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for a task; an autoencoder of pictures moves as a whole");
         ensure!(recipe.vit.keep == 1.0, "`vit.keep` is for classifiers; how many patches are seen here is said by `mae.mask`");
         let (set, data) = read(home, &recipe, progress)?;
         let config = match recipe.model.from.as_deref() {

@@ -1,24 +1,32 @@
 //! Classes of pictures.
 
+mod plan;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use danlu_data::Progress;
-use danlu_data::images::{self, ImageSet, Scale, SetAside, Wanted};
+use danlu_data::images::{self, ImageSet, PictureFeatures, Scale, SetAside, Wanted};
 use danlu_data::source::Source;
 use danlu_data::tokenizer::Tokenizer;
-use danlu_models::{LenetConfig, LenetForm, PictureClassifier, PictureConfig, VitClassifier, VitConfig, folder};
+use danlu_models::{
+    LenetConfig, LenetForm, PictureClassifier, PictureConfig, PictureLabeller, PictureLabellerConfig, VitClassifier, VitConfig,
+    folder,
+};
+use danlu_ops::Planes;
 use danlu_registry::ModelId;
+use danlu_train::objectives::classify::is_new;
 use danlu_train::objectives::image_classify::{ImageClassify, pictures_of};
-use danlu_train::recipe::{LenetFormKind, ModelKind, OptimizerKind};
-use danlu_train::{Examples, Outline, Plan, Recipe, Summary, auto, check_base};
+use danlu_train::recipe::{AdapterKind, LenetFormKind, ModelKind, OptimizerKind, Way};
+use danlu_train::{Examples, Outline, Plan, Recipe, Summary, auto, check_base, tune};
 
-use super::{Curve, DataRecord, Kind, sft};
+use super::{Curve, DataRecord, FEATURES, Kind, sft};
 use crate::life::export::{Export, agree, finite};
 use crate::life::pictures::scale_of;
+use plan::{by_way, feature_spec, planned};
 
 /// Pictures of an update, where the recipe does not say.
 const BATCH: usize = 64;
@@ -39,7 +47,8 @@ pub struct Pictures {
     data: Vec<DataRecord>,
     set: Arc<ImageSet>,
     scale: Scale,
-    config: PictureConfig,
+    config: PictureLabellerConfig,
+    features: Option<PictureFeatures>,
     plan: Plan,
 }
 
@@ -52,30 +61,93 @@ impl Pictures {
             matches!(recipe.model.kind, ModelKind::Lenet | ModelKind::Vit),
             "`objective.kind` is \"image-classify\", which lenet and vit learn: give `model.kind = \"lenet\"` or \"vit\""
         );
-        ensure!(!recipe.freezes(), "`[adapter]` and `tune.part` are for models of text; a network of pictures moves as a whole");
+        by_way(&mut recipe)?;
         ensure!(
             recipe.model.kind == ModelKind::Vit || recipe.vit == Default::default(),
             "`[vit]` is about patches, which lenet does not have; leave it out"
         );
         let (set, data) = read(home, &recipe, progress)?;
-        let config = match (recipe.model.from.as_deref().map(Path::new), recipe.model.kind) {
-            (Some(from), kind) => started(from, kind, &set).context("`model.from` cannot be used")?,
-            (None, ModelKind::Lenet) => PictureConfig::Lenet(lenet(&recipe, &set)),
-            (None, _) => PictureConfig::Vit(VitConfig {
+        let network = match recipe.classify.way {
+            Way::Linear => None,
+            _ => Some(network(&mut recipe, &set)?),
+        };
+        let scale = network.as_ref().map_or_else(|| Scale::of(&set.train), scale_of);
+        let features = match recipe.classify.way.has_features() {
+            true => Some(PictureFeatures::fit(&feature_spec(&recipe), &set.train, &scale).context("in `[features]`")?),
+            false => None,
+        };
+        let count = features.as_ref().map_or(0, PictureFeatures::len);
+        let config = match network {
+            Some(network) => PictureLabellerConfig::of(network, count),
+            None => PictureLabellerConfig {
+                network: None,
+                picture: planes_of(&set),
                 labels: set.classes.clone(),
-                ..vit(&recipe, picture_of(&set), Scale::of(&set.train))
-            }),
+                image_mean: scale.mean.clone(),
+                image_std: scale.deviation.clone(),
+                features: count,
+            },
         };
         config.validate()?;
-        write_shape(&mut recipe, &config);
         let plan = planned(&recipe, &config, set.train.len())?;
-        Ok(Self { data, scale: scale_of(&config), set: Arc::new(set), config, plan })
+        Ok(Self { data, scale, set: Arc::new(set), config, features, plan })
     }
 
     /// The logits of a few held-out pictures.
-    fn probe(&self, model: &PictureClassifier) -> Result<Vec<f32>> {
-        finite(model.logits(probe(&self.set, &self.scale)))
+    fn probe(&self, model: &PictureLabeller, features: Option<&PictureFeatures>) -> Result<Vec<f32>> {
+        let pictures = probe(&self.set, &self.scale);
+        let places: Vec<usize> = (0..pictures.dims()[0]).collect();
+        let features = features.map(|features| {
+            let values = features.of_all(&self.set.held_out, &places, &self.scale);
+            Tensor::from_data(TensorData::new(values, [places.len(), features.len()]), &Device::flex())
+        });
+        finite(model.logits(pictures, features))
     }
+
+    /// The network before the first step, where there is one.
+    fn network(&self, config: &PictureConfig, device: &Device) -> Result<PictureClassifier> {
+        let recipe = &self.plan.recipe;
+        let Some(from) = recipe.model.from.as_deref().map(Path::new) else {
+            return PictureClassifier::new(config, recipe.seed, device);
+        };
+        check_base(recipe)?;
+        let PictureConfig::Vit(config) = config else { return Ok(folder::load_picture_classifier(from, device)?.0) };
+        let (vit, before) = folder::load_vit(from, device)?;
+        // A detector has the names of the classes too, and another head.
+        let same = before.labels == config.labels && folder::picture_kind(from)? == Some("vit");
+        let mut model = if same {
+            folder::load_picture_classifier(from, device)?.0
+        } else {
+            PictureClassifier::Vit(VitClassifier::on(vit, config, recipe.seed, device)?)
+        };
+        if let (Some(spec), PictureClassifier::Vit(model)) = (recipe.adapter.spec(), &mut model) {
+            model.vit = model.vit.with_adapter(&spec, recipe.seed).context("in `[adapter]`")?;
+        }
+        Ok(model)
+    }
+}
+
+/// The network that the recipe asks for, whose shape becomes the recipe's own. From scratch, a model that is named gives no more than its shape.
+fn network(recipe: &mut Recipe, set: &ImageSet) -> Result<PictureConfig> {
+    if let Some(from) = recipe.model.from.clone() {
+        let config = started(Path::new(&from), recipe.model.kind, set).context("`model.from` cannot be used")?;
+        write_shape(recipe, &config);
+        if recipe.classify.way != Way::Scratch {
+            return Ok(config);
+        }
+        recipe.model.from = None;
+    }
+    let config = match recipe.model.kind {
+        ModelKind::Lenet => PictureConfig::Lenet(lenet(recipe, set)),
+        _ => PictureConfig::Vit(VitConfig { labels: set.classes.clone(), ..vit(recipe, picture_of(set), Scale::of(&set.train)) }),
+    };
+    write_shape(recipe, &config);
+    Ok(config)
+}
+
+fn planes_of(set: &ImageSet) -> Planes {
+    let [channels, height, width] = picture_of(set);
+    Planes { channels, height, width }
 }
 
 /// A few held-out pictures.
@@ -206,6 +278,7 @@ fn found(home: &Path, recipe: &Recipe, progress: &mut dyn Progress) -> Result<Im
         channels: spec.channels,
         classes: recipe.classify.labels.clone(),
         held_out: recipe.data.held_out,
+        limit: spec.limit,
         seed: sft::SPLIT,
     };
     images::read(&files, &wanted)
@@ -218,21 +291,6 @@ pub(super) fn aside(home: &Path, name: &str, set_aside: &[SetAside]) -> Result<S
     let lines: Vec<String> = set_aside.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
     danlu_files::write_atomic_bytes(&path, (lines.join("\n") + "\n").as_bytes())?;
     Ok(format!("; {} set aside, the first because {}: {}", set_aside.len(), first.reason, path.display()))
-}
-
-fn planned(recipe: &Recipe, config: &PictureConfig, count: usize) -> Result<Plan> {
-    let mut recipe = recipe.clone();
-    let (outline, flops) = match config {
-        PictureConfig::Lenet(config) => {
-            recipe.optimizer.kind = OptimizerKind::Adamw;
-            (Outline::from(config), config.flops())
-        }
-        PictureConfig::Vit(config) => {
-            let kept = recipe.vit.kept(config.patches());
-            (Outline::of_vit(config, kept), config.flops(kept))
-        }
-    };
-    resolved(recipe, outline, count, flops)
 }
 
 /// Completes a recipe whose rows are pictures.
@@ -258,22 +316,15 @@ impl Kind for Pictures {
     }
 
     fn objective(&self) -> Result<ImageClassify> {
-        ImageClassify::new(&self.plan, self.set.clone(), self.scale.clone())
+        let objective = ImageClassify::new(&self.plan, self.set.clone(), self.scale.clone())?;
+        let objective = objective.with_features(self.features.clone());
+        if self.plan.recipe.freezes_below_head() { objective.with_frozen_layers() } else { Ok(objective) }
     }
 
-    fn fresh(&self, device: &Device) -> Result<PictureClassifier> {
-        let recipe = &self.plan.recipe;
-        let Some(from) = recipe.model.from.as_deref().map(Path::new) else {
-            return PictureClassifier::new(&self.config, recipe.seed, device);
-        };
-        check_base(recipe)?;
-        if let PictureConfig::Vit(config) = &self.config {
-            let (vit, before) = folder::load_vit(from, device)?;
-            if before.labels != config.labels {
-                return Ok(PictureClassifier::Vit(VitClassifier::on(vit, config, recipe.seed, device)?));
-            }
-        }
-        Ok(folder::load_picture_classifier(from, device)?.0)
+    fn fresh(&self, device: &Device) -> Result<PictureLabeller> {
+        let network = self.config.network.as_ref().map(|config| self.network(config, device)).transpose()?;
+        let model = PictureLabeller::new(network, &self.config, device)?;
+        tune::freeze(model, &self.plan.recipe.tune, is_new).context("in `[tune]`")
     }
 
     fn data(&self) -> Vec<DataRecord> {
@@ -292,13 +343,22 @@ impl Kind for Pictures {
         format!("danlu classify {id} picture.png")
     }
 
-    fn keep(&self, export: &Export, model: &PictureClassifier, summary: &Summary) -> Result<ModelId> {
-        let model = model.valid().to_device(&Device::flex());
-        let expected = self.probe(&model)?;
-        let write = |dir: &Path| folder::save_picture_classifier(&model, &self.config, dir);
+    fn keep(&self, export: &Export, model: &PictureLabeller, summary: &Summary) -> Result<ModelId> {
+        let mut model = model.valid().to_device(&Device::flex());
+        if self.plan.recipe.adapter.kind != AdapterKind::None
+            && let Some(PictureClassifier::Vit(model)) = &mut model.backbone
+        {
+            model.vit = model.vit.merged()?;
+        }
+        let expected = self.probe(&model, self.features.as_ref())?;
+        let write = |dir: &Path| {
+            folder::save_picture_labeller(&model, &self.config, dir)?;
+            self.features.as_ref().map_or(Ok(()), |features| features.save(&dir.join(FEATURES)))
+        };
         let check = |copy: &Path| {
-            let (read, _) = folder::load_picture_classifier(copy, &Device::flex()).context("it does not load")?;
-            agree(&expected, &self.probe(&read)?)
+            let (read, _) = folder::load_picture_labeller(copy, &Device::flex()).context("it does not load")?;
+            let features = self.features.as_ref().map(|_| PictureFeatures::load(&copy.join(FEATURES))).transpose()?;
+            agree(&expected, &self.probe(&read, features.as_ref())?)
         };
         export.folder(self, summary, write, check)
     }

@@ -101,7 +101,10 @@ pub fn check_auxiliary(recipe: &Recipe, config: Option<&BackboneConfig>) -> Resu
     }
     let needs = "`classify.auxiliary` goes on to predict the texts themselves, which";
     ensure!(recipe.objective.kind != ObjectiveKind::TokenClassify, "{needs} stands beside labels of whole texts, not of words");
-    ensure!(!frozen(recipe), "{needs} teaches a head of labels nothing while everything below it stays as it is; leave it out");
+    ensure!(
+        !recipe.freezes_below_head(),
+        "{needs} teaches a head of labels nothing while everything below it stays as it is; leave it out"
+    );
     let Some(BackboneConfig::Decoder(config)) = config else { bail!("{needs} only decoders do; leave it out") };
     // A head of labels takes the place of an output projection.
     ensure!(
@@ -122,11 +125,11 @@ pub fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConf
     let mut recipe = recipe.clone();
     recipe.optimizer.kind = OptimizerKind::Adamw;
     let hidden = config.map_or(1, BackboneConfig::hidden_size) as f64;
-    // What a model keeps its knowledge under: 5e-5 at the width of BERT's base, more in narrow ones. From nothing, as in pretraining.
+    // From nothing, as in pretraining.
     let usual = match recipe.classify.way {
         Way::Scratch => 1e-3 * (256.0 / hidden).sqrt(),
         Way::Linear => recipe.features.rate.max(1e-9),
-        _ => recipe.adapter.rate(5e-5 * (768.0 / hidden)),
+        _ => recipe.adapter.rate(auto::keeping_rate(hidden as usize)),
     };
     let rate = *recipe.optimizer.rate.get_or_insert(usual);
     recipe.optimizer.embedding_rate.get_or_insert(rate);
@@ -145,7 +148,7 @@ pub fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConf
     let outline = outline(&recipe, config, head)?;
     let share = match recipe.classify.way {
         // Frozen layers read each text once, forward alone.
-        Way::Transfer if frozen(&recipe) => 1.0 / 3.0 / recipe.budget.epochs.unwrap_or(1.0).max(1.0),
+        Way::Transfer if recipe.freezes_below_head() => 1.0 / 3.0 / recipe.budget.epochs.unwrap_or(1.0).max(1.0),
         Way::Lora => 2.0 / 3.0,
         _ => 1.0,
     };
@@ -158,26 +161,15 @@ pub fn planned(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConf
 
 fn outline(recipe: &Recipe, config: Option<&BackboneConfig>, head: &HeadConfig) -> Result<Outline> {
     let parameters = Classifier::shapes(config, head)?;
-    let size = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-    let all: u64 = parameters.iter().map(|(_, shape)| size(shape)).sum();
-    let new: u64 = parameters.iter().filter(|(name, _)| is_new(name)).map(|(_, shape)| size(shape)).sum();
-    let (extra, trained) = match (recipe.adapter.spec(), config) {
+    let beside = match (recipe.adapter.spec(), config) {
         (Some(spec), Some(BackboneConfig::Decoder(config))) => {
-            let beside = adapter::parameters(config, &spec).context("in `[adapter]`")?;
-            (beside, beside + new)
+            Some(adapter::parameters(config, &spec).context("in `[adapter]`")?)
         }
         (Some(_), _) => bail!("`[adapter]` goes on decoders; for bert there are \"fine-tune\" and \"transfer\""),
-        (None, _) => {
-            let chosen = tune::chosen(&parameters, &recipe.tune, is_new).context("in `[tune]`")?;
-            (0, parameters.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|((_, shape), _)| size(shape)).sum())
-        }
+        (None, _) => None,
     };
-    let outline = Outline::of_classifier(config, head, all + extra, trained);
+    let (all, trained) = tune::counts(&parameters, &recipe.tune, beside, is_new).context("in `[tune]`")?;
+    let outline = Outline::of_classifier(config, head, all, trained);
     let logits = config.filter(|_| recipe.classify.auxiliary > 0.0).map_or(outline.vocabulary, BackboneConfig::vocab_size);
     Ok(Outline { vocabulary: logits, ..outline })
-}
-
-/// Whether everything below the head stays as it is.
-pub fn frozen(recipe: &Recipe) -> bool {
-    recipe.tune.part == Part::Head && recipe.adapter.kind == AdapterKind::None
 }
