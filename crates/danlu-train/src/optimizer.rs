@@ -89,6 +89,11 @@ impl Optimizer {
     /// Moves every parameter that has a gradient. `share` is the schedule's part of the peak rates, `scale` multiplies the gradients
     /// (clipping), `step` counts from 1. Gradients are used up.
     pub fn step<M: Module>(&mut self, model: M, gradients: &mut Gradients, step: u64, share: f64, scale: f64) -> M {
+        if self.state.is_empty() && self.spec.kind != OptimizerKind::Sgd {
+            // The state is made here and stays: were it made beside the buffers of the forward and backward pass, which are free now but kept,
+            // this would be the moment of a run with the most memory.
+            danlu_ops::release_buffers();
+        }
         model.map(&mut Stepper { optimizer: self, gradients, index: 0, step, share, scale })
     }
 
