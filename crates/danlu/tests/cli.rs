@@ -486,9 +486,10 @@ fn identities_are_learned_and_recognized() {
     let dir = home.dir.path().join("stamps");
     fs::create_dir(&dir).unwrap();
     for i in 0..24u32 {
-        let inside = |x: u32, y: u32| x.abs_diff(12) + y.abs_diff(12) < 8 + i % 4;
+        let inside = |x: u32, y: u32| x.abs_diff(8) + y.abs_diff(8) < 8 + i % 4;
         let color = |x, y| image::Rgba([(10 * i) as u8, 120, (250 - 10 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
-        image::RgbaImage::from_fn(24, 24, color).save(dir.join(format!("{i}.png"))).unwrap();
+        // As large as they are learned: larger ones would be halved, and too little be left of them.
+        image::RgbaImage::from_fn(16, 16, color).save(dir.join(format!("{i}.png"))).unwrap();
     }
     let people = home.dir.path().join("people");
     for i in 0..8u32 {
