@@ -501,8 +501,8 @@ fn identities_are_learned_and_recognized() {
     }
     let recipe = format!(
         "name = \"faces\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.3\n[image]\nsize = [16, 16]\n[embed]\nidentity = \"stamp\"\n\
-         size = 8\nmargin = 0.2\nscale = 16.0\n[model]\nkind = \"vit\"\nlayers = 1\nhidden = 32\nheads = 2\nintermediate = 64\n\
-         [objective]\nkind = \"image-embed\"\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.003\n[checkpoint]\nevery = 50\n[eval]\n\
+         size = 8\nmargin = 0.2\nscale = 4.0\n[model]\nkind = \"vit\"\nlayers = 1\nhidden = 32\nheads = 2\nintermediate = 64\n\
+         [objective]\nkind = \"image-embed\"\n[batch]\nexamples = 32\n[optimizer]\nrate = 0.003\n[checkpoint]\nevery = 50\n[eval]\n\
          every = 100000\ntokens = 400\nfinal_tokens = 2000\n[sample]\nevery = 0\n[budget]\nsteps = 500\n"
     );
     let path = home.write("faces.toml", &recipe);
