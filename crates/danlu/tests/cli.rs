@@ -486,9 +486,10 @@ fn identities_are_learned_and_recognized() {
     let dir = home.dir.path().join("stamps");
     fs::create_dir(&dir).unwrap();
     for i in 0..24u32 {
-        let inside = |x: u32, y: u32| x.abs_diff(12) + y.abs_diff(12) < 8 + i % 4;
+        let inside = |x: u32, y: u32| x.abs_diff(8) + y.abs_diff(8) < 8 + i % 4;
         let color = |x, y| image::Rgba([(10 * i) as u8, 120, (250 - 10 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
-        image::RgbaImage::from_fn(24, 24, color).save(dir.join(format!("{i}.png"))).unwrap();
+        // As large as they are learned: larger ones would be halved, and too little be left of them.
+        image::RgbaImage::from_fn(16, 16, color).save(dir.join(format!("{i}.png"))).unwrap();
     }
     let people = home.dir.path().join("people");
     for i in 0..8u32 {
@@ -500,8 +501,8 @@ fn identities_are_learned_and_recognized() {
     }
     let recipe = format!(
         "name = \"faces\"\n[data]\nsources = [{dir:?}]\nheld_out = 0.3\n[image]\nsize = [16, 16]\n[embed]\nidentity = \"stamp\"\n\
-         size = 8\nmargin = 0.2\nscale = 16.0\n[model]\nkind = \"vit\"\nlayers = 1\nhidden = 32\nheads = 2\nintermediate = 64\n\
-         [objective]\nkind = \"image-embed\"\n[batch]\nexamples = 8\n[optimizer]\nrate = 0.003\n[checkpoint]\nevery = 50\n[eval]\n\
+         size = 8\nmargin = 0.2\nscale = 4.0\n[model]\nkind = \"vit\"\nlayers = 1\nhidden = 32\nheads = 2\nintermediate = 64\n\
+         [objective]\nkind = \"image-embed\"\n[batch]\nexamples = 32\n[optimizer]\nrate = 0.003\n[checkpoint]\nevery = 50\n[eval]\n\
          every = 100000\ntokens = 400\nfinal_tokens = 2000\n[sample]\nevery = 0\n[budget]\nsteps = 500\n"
     );
     let path = home.write("faces.toml", &recipe);

@@ -76,9 +76,9 @@ fn cutouts(folder: &Path) {
     for (class, red) in [("cold", 20), ("warm", 230)] {
         fs::create_dir_all(folder.join(class)).unwrap();
         for i in 0..12u32 {
-            let inside = |x: u32, y: u32| x.abs_diff(12) + y.abs_diff(12) < 7 + i % 4;
+            let inside = |x: u32, y: u32| x.abs_diff(SIDE / 2) + y.abs_diff(SIDE / 2) < 7 + i % 2;
             let pixel = |x: u32, y: u32| image::Rgba([red, (x * 9) as u8, (20 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
-            image::RgbaImage::from_fn(24, 24, pixel).save(folder.join(class).join(format!("{class}-{i}.png"))).unwrap();
+            image::RgbaImage::from_fn(SIDE, SIDE, pixel).save(folder.join(class).join(format!("{class}-{i}.png"))).unwrap();
         }
     }
 }

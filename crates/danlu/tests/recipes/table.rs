@@ -84,7 +84,7 @@ pub const ROWS: &[Row] = &[
     row(
         "2020-vit-faces",
         "data.sources=cutouts embed.identity=stamp embed.size=8 image.size=16,16 vit.patch=8 model.layers=1 model.hidden=16 model.heads=2 \
-         model.intermediate=16 batch.examples=4",
+         model.intermediate=16 batch.examples=32 embed.scale=4",
     ),
     row(
         "2020-vit",
