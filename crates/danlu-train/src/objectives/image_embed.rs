@@ -105,6 +105,12 @@ impl Objective for ImageEmbed {
         batch.labels.len()
     }
 
+    /// Cosines bound the loss, so that it cannot run away; and times their scale, which identities a batch happens to have moves it by more
+    /// than a spike is in nats.
+    fn guards_loss(&self) -> bool {
+        false
+    }
+
     fn loss(&self, model: &Recognizer, batch: &PictureBatch) -> Loss {
         let count = batch.labels.len();
         let data = TensorData::new(batch.values.clone(), [count, batch.values.len() / count.max(1)]);
