@@ -386,7 +386,7 @@ fn every_way_of_using_a_network_of_pictures_goes_on_bit_for_bit() {
     let objective = |plan: &Plan| ImageClassify::new(plan, set.clone(), scale.clone()).unwrap();
     let network = |device: &Device| PictureClassifier::new(&PictureConfig::Vit(vit.clone()), 5, device);
 
-    let changing = plan(false, 60);
+    let changing = plan(false, 160);
     let featured = objective(&changing).with_features(Some(features.clone()));
     let shown = featured.show(&featured.batch(0).unwrap()).unwrap();
     assert!(shown.text.contains("155 features"), "{}", shown.text);

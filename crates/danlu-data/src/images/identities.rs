@@ -297,7 +297,7 @@ mod tests {
     fn views_of_stamps_follow_from_their_position() {
         let dir = tempfile::tempdir().unwrap();
         for i in 0..20u32 {
-            let inside = |x: u32, y: u32| x.abs_diff(16) + y.abs_diff(16) < 10 + i % 5;
+            let inside = |x: u32, y: u32| x.abs_diff(16) + y.abs_diff(16) < 12 + i % 4;
             let value = |x, y| Rgba([(12 * i) as u8, 90, (255 - 9 * i) as u8, if inside(x, y) { 255 } else { 0 }]);
             RgbaImage::from_fn(32, 32, value).save(dir.path().join(format!("{i}.png"))).unwrap();
         }

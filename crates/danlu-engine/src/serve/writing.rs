@@ -27,7 +27,15 @@ pub(super) struct Writing {
     tokens: usize,
     /// The most tokens it may have, and why it ends there.
     limit: (usize, Reason),
-    drawn: Vec<Result<(u32, Option<LogProbs>)>>,
+    drawn: Vec<Result<Drawn>>,
+}
+
+/// A token that has been drawn.
+struct Drawn {
+    token: u32,
+    log_probs: Option<LogProbs>,
+    /// Whether the grammar lets nothing follow it. The grammar itself has seen all tokens that were drawn, of which this may not be the last.
+    ends_grammar: bool,
 }
 
 impl Writing {
@@ -79,15 +87,15 @@ impl Writing {
     pub fn draw(&mut self, logits: &mut [f32], vocabulary: usize) {
         for (i, logits) in logits.chunks_exact_mut(vocabulary).enumerate() {
             let drawn = self.try_draw(logits);
-            let guessed = matches!(&drawn, Ok((token, _)) if self.next.get(i + 1) == Some(token));
+            let goes_on = matches!(&drawn, Ok(drawn) if self.next.get(i + 1) == Some(&drawn.token) && !drawn.ends_grammar);
             self.drawn.push(drawn);
-            if !guessed || self.grammar.as_ref().is_some_and(Grammar::is_done) {
+            if !goes_on {
                 break;
             }
         }
     }
 
-    fn try_draw(&mut self, logits: &mut [f32]) -> Result<(u32, Option<LogProbs>)> {
+    fn try_draw(&mut self, logits: &mut [f32]) -> Result<Drawn> {
         let own = self.log_probs.map(|top| (logits.to_vec(), top));
         if let Some(grammar) = &mut self.grammar {
             grammar.mask(logits)?;
@@ -96,13 +104,14 @@ impl Writing {
         if let Some(grammar) = &mut self.grammar {
             grammar.accept(token)?;
         }
-        Ok((token, own.map(|(mut logits, top)| LogProbs::new(&mut logits, token, top))))
+        let log_probs = own.map(|(mut logits, top)| LogProbs::new(&mut logits, token, top));
+        Ok(Drawn { token, log_probs, ends_grammar: self.grammar.as_ref().is_some_and(Grammar::is_done) })
     }
 
     /// Sends what was drawn. Whether the text goes on.
     pub fn deliver(&mut self, ends: &[u32]) -> bool {
         for drawn in std::mem::take(&mut self.drawn) {
-            let sent = drawn.and_then(|(token, log_probs)| self.try_deliver(token, log_probs, ends));
+            let sent = drawn.and_then(|drawn| self.try_deliver(drawn, ends));
             let goes_on = sent.unwrap_or_else(|error| {
                 self.sink.send(Event::Failed(format!("{error:#}")));
                 false
@@ -120,7 +129,8 @@ impl Writing {
         true
     }
 
-    fn try_deliver(&mut self, token: u32, log_probs: Option<LogProbs>, ends: &[u32]) -> Result<bool> {
+    fn try_deliver(&mut self, drawn: Drawn, ends: &[u32]) -> Result<bool> {
+        let Drawn { token, log_probs, ends_grammar } = drawn;
         if ends.contains(&token) {
             return self.finish(Reason::EndOfText);
         }
@@ -131,7 +141,7 @@ impl Writing {
         if let Some(stop) = stop {
             return Ok(self.finished(String::new(), Reason::StopString(stop)));
         }
-        if self.grammar.as_ref().is_some_and(Grammar::is_done) {
+        if ends_grammar {
             return self.finish(Reason::EndOfText);
         }
         if self.tokens == self.limit.0 {
