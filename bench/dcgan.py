@@ -10,7 +10,10 @@ generator, the discriminator on real pictures, on drawn ones cut off from the ge
 product per weight. A picture here is a real one with the one that is drawn beside it. Every round runs each as a process of its own, one after
 another. Raw rows go to --out; the summary is the median over rounds of the ratio within each round.
 
-Needs torch and numpy. `--who danlu torch torch-alternating torch-channels-last` chooses.
+With `--judge FOLDER`, that of a model of recipes/1998-lenet5.toml, what both draw is compared with test pictures by the Fréchet distance of that
+network's features, 2,048 of each: danlu's as it reports it, PyTorch's as computed here. The norms of both have the statistics of 1,024 drawn.
+
+Needs torch, numpy, and for the judge safetensors and scipy. `--who danlu torch torch-alternating torch-channels-last` chooses.
 """
 
 import argparse
@@ -29,14 +32,15 @@ RECIPES = {"dcgan": "2015-dcgan.toml", "gan": "2014-gan.toml"}
 # What the recipes say, which danlu is given again.
 SETTINGS = {"dcgan": dict(widths=[64, 32], latent=64, rate=0.0005), "gan": dict(widths=[256, 512], latent=100, rate=0.0002)}
 BATCH, BETAS, EPSILON, SKIPPED = 128, (0.5, 0.999), 1e-8, 20
+SCORED, SETTLED = 2048, 1024
 
 
 def danlu(args):
     settings = SETTINGS[args.form]
     with tempfile.TemporaryDirectory() as home:
         given = [f'data.sources=["{args.data}"]', "name=bench", f"seed={args.seed}", f"budget.steps={args.steps}", "eval.every=1000000",
-                 "gan.scored=256", "sample.every=0", "checkpoint.every=1000000", f"batch.examples={BATCH}", f"optimizer.rate={settings['rate']}",
-                 "optimizer.schedule=constant", f"gan.widths={settings['widths']}", f"gan.latent={settings['latent']}", "gan.judge="]
+                 f"gan.scored={SCORED if args.judge else 256}", "sample.every=0", "checkpoint.every=1000000", f"batch.examples={BATCH}", f"optimizer.rate={settings['rate']}",
+                 "optimizer.schedule=constant", f"gan.widths={settings['widths']}", f"gan.latent={settings['latent']}", f"gan.judge={args.judge}"]
         command = [args.danlu, "train", str(HERE.parent / "recipes" / RECIPES[args.form]), "--json",
                    *(part for one in given for part in ("--set", one))]
         _, memory = run(command, DANLU_HOME=home)
@@ -46,12 +50,13 @@ def danlu(args):
     first, last = steps[SKIPPED], steps[-1]
     pictures = BATCH * (last["step"] - first["step"])
     return dict(pictures_per_s=pictures / (last["elapsed"] - first["elapsed"]), steps=last["step"],
-                discriminator_loss=last["discriminator_loss"], generator_loss=last["generator_loss"], peak_mb=memory)
+                discriminator_loss=last["discriminator_loss"], generator_loss=last["generator_loss"], peak_mb=memory,
+                **({"frechet": next(row for row in rows if row["kind"] == "final")["frechet_distance"]} if args.judge else {}))
 
 
 def torch_run(args, way):
     command = [sys.executable, __file__, "--one", way, "--data", args.data, "--form", args.form, "--steps", str(args.steps),
-               "--seed", str(args.seed), "--danlu", args.danlu]
+               "--seed", str(args.seed), "--danlu", args.danlu, "--judge", args.judge]
     printed, memory = run(command, OMP_NUM_THREADS="2")
     return dict(json.loads(printed.splitlines()[-1]), peak_mb=memory)
 
@@ -138,8 +143,44 @@ def torch_one(args, way):
             of_generator.step()
         shown = loss.item(), own.item()
     seconds = time.perf_counter() - begin
+    scores = dict(frechet=frechet_distance(args, generator)) if args.judge else {}
     print(json.dumps(dict(pictures_per_s=BATCH * (args.steps - SKIPPED - 1) / seconds, steps=args.steps, discriminator_loss=shown[0],
-                          generator_loss=shown[1])))
+                          generator_loss=shown[1], **scores)))
+
+
+def frechet_distance(args, generator):
+    """Between what `generator` draws and test pictures, of the features of LeNet-5's last hidden layer."""
+    import numpy
+    import torch
+    from safetensors.torch import load_file
+    from scipy.linalg import sqrtm
+    from torch import nn
+    from torch.nn import functional as F
+
+    weights = load_file(f"{args.judge}/model.safetensors")
+    scale = json.loads(pathlib.Path(args.judge, "preprocessor_config.json").read_text())
+    part = lambda name: (weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+    def features(pixels):
+        x = (pixels.float() / 255 - scale["image_mean"][0]) / scale["image_std"][0]
+        x = F.avg_pool2d(F.conv2d(x, *part("convolutions.0"), padding=2).tanh(), 2)
+        x = F.avg_pool2d(F.conv2d(x, *part("convolutions.1")).tanh(), 2).flatten(1)
+        return F.linear(F.linear(x, *part("hidden.0")).tanh(), *part("hidden.1")).tanh().double().numpy()
+
+    with torch.no_grad():
+        latent = SETTINGS[args.form]["latent"]
+        for layer in generator:
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = 1.0
+        generator(torch.randn(SETTLED, latent))
+        generator.eval()
+        drawn = torch.cat([generator(torch.randn(256, latent)) for _ in range(SCORED // 256)])
+        test = torch.tensor(idx(pathlib.Path(args.data), "t10k-images-idx3-ubyte")).unsqueeze(1)
+        real = test[torch.arange(SCORED) * len(test) // SCORED]
+        real, drawn = features(real), features(((drawn + 1) * 127.5).round().clamp(0, 255))
+    apart = ((real.mean(0) - drawn.mean(0)) ** 2).sum()
+    one, two = numpy.cov(real, rowvar=False), numpy.cov(drawn, rowvar=False)
+    return float(apart + numpy.trace(one + two - 2 * sqrtm(one @ two).real))
 
 
 def main():
@@ -148,6 +189,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--form", choices=list(RECIPES), default="dcgan")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--judge", default="")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--who", nargs="*", default=["danlu", "torch", "torch-alternating"])
@@ -161,7 +203,8 @@ def main():
 
     def described(who, rows):
         return (f"{who:20} {median(rows, 'pictures_per_s'):8,.0f} pictures/s, losses {median(rows, 'discriminator_loss'):.3f} and "
-                f"{median(rows, 'generator_loss'):.3f}, peak {median(rows, 'peak_mb'):6,.0f} MB")
+                f"{median(rows, 'generator_loss'):.3f}, peak {median(rows, 'peak_mb'):6,.0f} MB"
+                + (f", Fréchet distance {median(rows, 'frechet'):.2f}" if args.judge else ""))
 
     compare(take_turns(args.who, args.rounds, seeded(args, danlu, torch_run), {"form": args.form, "steps": args.steps}, args.out), "pictures_per_s", described)
 

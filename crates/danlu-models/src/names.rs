@@ -29,40 +29,8 @@ pub fn names_and_shapes(module: &impl Module) -> Vec<(String, Vec<usize>)> {
 ///
 /// # Errors
 /// The first that `f` returns; it is not called again then. Or the device's, when values cannot be read from it.
-pub fn for_each(module: &impl Module, f: impl FnMut(&str, TensorData) -> Result<()>) -> Result<()> {
-    for_some(module, |_| true, f)
-}
-
-/// [`for_each`] of the parameters that `wanted(name)` chooses; the values of the others are not read.
-///
-/// # Errors
-/// As [`for_each`].
-pub fn for_some(
-    module: &impl Module,
-    wanted: impl FnMut(&str) -> bool,
-    f: impl FnMut(&str, TensorData) -> Result<()>,
-) -> Result<()> {
-    struct Values<W, F>(Path, W, F, Result<()>);
-    impl<W: FnMut(&str) -> bool, F: FnMut(&str, TensorData) -> Result<()>> ModuleVisitor for Values<W, F> {
-        fn enter_module(&mut self, name: &str, container: &str) {
-            self.0.enter(name, container);
-        }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.0.exit();
-        }
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let name = self.0.name();
-            if self.3.is_ok() && (self.1)(&name) {
-                self.3 = match param.val().try_into_data() {
-                    Ok(values) => (self.2)(&name, values),
-                    Err(error) => Err(anyhow::anyhow!("cannot read {name} from the device: {error:?}")),
-                };
-            }
-        }
-    }
-    let mut visitor = Values(Path::default(), wanted, f, Ok(()));
-    module.visit(&mut visitor);
-    visitor.3
+pub fn for_each(module: &impl Module, mut f: impl FnMut(&str, TensorData) -> Result<()>) -> Result<()> {
+    unread(module, |_| true).into_iter().try_for_each(|one| f(&one.name, (one.read)()?))
 }
 
 /// Gives every parameter the values that `values(name, shape)` returns. Parameters keep their identity (`ParamId`) and device.
@@ -136,8 +104,11 @@ pub fn unread(module: &impl Module, wanted: impl FnMut(&str) -> bool) -> Vec<Unr
             let name = self.0.name();
             if (self.1)(&name) {
                 let (tensor, shape) = (param.val(), param.lazy_shape().to_vec());
-                let read = Box::new(move || Ok(tensor.clone().try_into_data()?));
-                self.2.push(Unread { name, shape, read });
+                let named = name.clone();
+                let read = move || {
+                    tensor.clone().try_into_data().map_err(|error| anyhow::anyhow!("cannot read {named} from the device: {error:?}"))
+                };
+                self.2.push(Unread { name, shape, read: Box::new(read) });
             }
         }
     }

@@ -3,10 +3,10 @@
 //! A training step asks for the same sizes again and again. The system's allocator would give large ones back to the kernel
 //! and fault every page in anew, which costs more than many of the operations themselves. The pool keeps them, in lists of
 //! sizes a sixteenth apart, and gives out one that is up to an eighth too large where there is none of the size, since rows of
-//! about as many tokens ask for about as much. It is bounded: together with what is in use it never holds more than an eighth
-//! above what was once in use at the same time; beyond that the sizes that were asked for longest ago go back to the system,
-//! and so does, when it is outgrown, a block that is a little too small, and at the end of other work than training what only
-//! that work asked for.
+//! about as many tokens ask for about as much. It is bounded: together with what is in use it never holds more than a
+//! thirty-second above what was once in use at the same time; beyond that the sizes that were asked for longest ago go back to
+//! the system, and so does, when it is outgrown, a block that is a little too small, and at the end of other work than training
+//! what only that work asked for.
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
@@ -188,7 +188,7 @@ impl Pool {
 
     /// Gives blocks back to the system until the bound holds.
     fn shrink(&mut self) {
-        let bound = self.peak + self.peak / 8;
+        let bound = self.peak + self.peak / 32;
         while self.used + self.free > bound {
             let oldest = self.shelves.values_mut().filter(|shelf| !shelf.free.is_empty()).min_by_key(|shelf| shelf.asked);
             let Some(block) = oldest.and_then(|shelf| shelf.free.pop()) else { break };
@@ -266,7 +266,7 @@ mod tests {
         for round in 0..50 {
             let blocks: Vec<Memory> = (1..20).map(|i| pool.take(i * 10 + round)).collect();
             blocks.into_iter().for_each(|block| pool.give(block));
-            assert!(pool.used == 0 && pool.free <= pool.peak + pool.peak / 8, "round {round}: {} bytes are kept", pool.free);
+            assert!(pool.used == 0 && pool.free <= pool.peak + pool.peak / 32, "round {round}: {} bytes are kept", pool.free);
         }
         let kept: usize = pool.shelves.values().flat_map(|shelf| &shelf.free).map(Memory::bytes).sum();
         assert_eq!(kept, pool.free);

@@ -2,6 +2,8 @@
 //! larger (Zeiler et al. 2010, "Deconvolutional Networks"; Radford et al. 2015, <https://arxiv.org/abs/1511.06434>). So its forward pass is
 //! that backward pass, and its backward pass the convolution.
 
+use std::ops::Range;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use burn::tensor::module::conv_transpose2d;
@@ -52,15 +54,16 @@ impl Operation<3> for Transposed {
 
     fn forward(&self, [x, weight, bias]: [FlexTensor; 3], needed: [bool; 3]) -> (FlexTensor, Option<Self::Saved>) {
         let Self(of) = self;
-        let (geometry, images) = (Geometry::new(of), values(&x));
-        let (read, given) = (of.output().len(), of.input.len());
+        let (images, read, given) = (values(&x), of.output().len(), of.input.len());
         let count = images.len() / read;
+        let geometry = Geometry::new(of, count);
         let mut y = Buffer::new(count * given);
         time(Part::Gemm, || {
             let (weight, bias) = (values(&weight), values(&bias));
-            for_each_piece([&mut y], [given], |i, [y]| {
-                fill_planes(y, bias);
-                geometry.input_gradient(y, &images[i * read..][..read], weight);
+            for_each_piece([&mut y], [geometry.images * given], |i, [y]| {
+                fill_planes(y, of.input.plane(), bias);
+                let images = &images[i * geometry.images * read..][..y.len() / given * read];
+                geometry.input_gradient(y, images, weight);
             });
         });
         (y.into_tensor([count, given]), needed.contains(&true).then_some([x, weight]))
@@ -68,24 +71,25 @@ impl Operation<3> for Transposed {
 
     fn backward(&self, [x, weight]: Self::Saved, dy: FlexTensor, needed: [bool; 3]) -> [Option<FlexTensor>; 3] {
         let Self(of) = self;
-        let (geometry, images, dy, kernel) = (Geometry::new(of), values(&x), values(&dy), values(&weight));
+        let (images, dy, kernel) = (values(&x), values(&dy), values(&weight));
         let (read, given) = (of.output().len(), of.input.len());
         let count = images.len() / read;
+        let geometry = Geometry::new(of, count);
         let weights = of.outputs * of.depth();
         let mut gradients = [None, None, None];
         time(Part::Gemm, || {
             if needed[0] {
                 let mut dx = Buffer::new(count * read);
-                for_each_piece([&mut dx], [read], |i, [dx]| {
-                    dx.fill(0.0);
-                    geometry.forward(dx, &dy[i * given..][..given], kernel);
+                for_each_piece([&mut dx], [geometry.images * read], |i, [dx]| {
+                    let dy = &dy[i * geometry.images * given..][..dx.len() / read * given];
+                    geometry.forward(dx, dy, kernel, None);
                 });
                 gradients[0] = Some(dx.into_tensor([count, read]));
             }
             if needed[1] || needed[2] {
                 let channels = of.input.channels;
-                let sums = sum_over_images(count, weights + channels, |sums, image| {
-                    let (x, dy) = (&images[image * read..][..read], &dy[image * given..][..given]);
+                let sums = sum_over_images(count, weights + channels, |sums, Range { start, end }| {
+                    let (x, dy) = (&images[start * read..end * read], &dy[start * given..end * given]);
                     let (dw, db) = sums.split_at_mut(weights);
                     add_planes(db, dy, of.input.plane());
                     geometry.weight_gradient(dw, dy, x);

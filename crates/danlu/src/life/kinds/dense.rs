@@ -11,7 +11,6 @@ use danlu_data::images::{Images, Scale};
 use danlu_data::scenes::coco::{self, Class};
 use danlu_data::scenes::{Kept, Options, Picture, SceneSet, Side, Stamps};
 use danlu_data::source::Source;
-use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{DenseConfig, DenseTask, VitConfig, VitDense, folder};
 use danlu_registry::ModelId;
 use danlu_train::objectives::image_classify::pictures_of;
@@ -228,10 +227,6 @@ impl Kind for Seer {
 
     fn data(&self) -> Vec<DataRecord> {
         self.data.clone()
-    }
-
-    fn tokenizer(&self) -> Option<&Tokenizer> {
-        None
     }
 
     fn curve(&self) -> Curve {

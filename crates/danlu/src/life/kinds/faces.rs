@@ -8,7 +8,6 @@ use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::images::{Identities, Scale, Wanted};
 use danlu_data::source::Source;
-use danlu_data::tokenizer::Tokenizer;
 use danlu_data::{Progress, catalogue};
 use danlu_models::{Recognizer, VitConfig, VitEmbedder, VitEmbedderConfig, folder};
 use danlu_registry::ModelId;
@@ -183,10 +182,6 @@ impl Kind for Faces {
 
     fn data(&self) -> Vec<DataRecord> {
         self.data.clone()
-    }
-
-    fn tokenizer(&self) -> Option<&Tokenizer> {
-        None
     }
 
     fn curve(&self) -> Curve {

@@ -8,7 +8,6 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use danlu_data::Progress;
 use danlu_data::images::{ImageSet, Scale};
-use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Gan, GanConfig, GanForm, PictureClassifier, PictureConfig, folder, noise};
 use danlu_registry::ModelId;
 use danlu_train::objectives::adversarial::{Adversarial, Judge, settled};
@@ -146,10 +145,6 @@ impl Kind for Game {
 
     fn data(&self) -> Vec<DataRecord> {
         self.data.clone()
-    }
-
-    fn tokenizer(&self) -> Option<&Tokenizer> {
-        None
     }
 
     /// The sum of both sides says little; what the generator loses says who is ahead.

@@ -8,7 +8,6 @@ use burn::module::Module;
 use burn::tensor::Device;
 use danlu_data::Progress;
 use danlu_data::images::{ImageSet, Scale, drawn_patches};
-use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{Mae, MaeConfig, folder};
 use danlu_registry::ModelId;
 use danlu_train::recipe::ModelKind;
@@ -105,10 +104,6 @@ impl Kind for MaskedPictures {
 
     fn data(&self) -> Vec<DataRecord> {
         self.data.clone()
-    }
-
-    fn tokenizer(&self) -> Option<&Tokenizer> {
-        None
     }
 
     fn curve(&self) -> Curve {

@@ -68,7 +68,9 @@ pub trait Kind {
     fn data(&self) -> Vec<DataRecord>;
 
     /// Of the run's tokens, where it has any.
-    fn tokenizer(&self) -> Option<&Tokenizer>;
+    fn tokenizer(&self) -> Option<&Tokenizer> {
+        None
+    }
 
     /// What conversations are written by, where it reads any.
     fn template(&self) -> Option<&Template> {

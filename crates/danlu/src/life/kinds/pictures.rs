@@ -11,7 +11,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use danlu_data::Progress;
 use danlu_data::images::{self, ImageSet, PictureFeatures, Scale, SetAside, Wanted};
 use danlu_data::source::Source;
-use danlu_data::tokenizer::Tokenizer;
 use danlu_models::{
     LenetConfig, LenetForm, PictureClassifier, PictureConfig, PictureLabeller, PictureLabellerConfig, VitClassifier, VitConfig,
     folder,
@@ -329,10 +328,6 @@ impl Kind for Pictures {
 
     fn data(&self) -> Vec<DataRecord> {
         self.data.clone()
-    }
-
-    fn tokenizer(&self) -> Option<&Tokenizer> {
-        None
     }
 
     fn curve(&self) -> Curve {
