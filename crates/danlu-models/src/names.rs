@@ -106,7 +106,10 @@ pub fn unread(module: &impl Module, wanted: impl FnMut(&str) -> bool) -> Vec<Unr
                 let (tensor, shape) = (param.val(), param.lazy_shape().to_vec());
                 let named = name.clone();
                 let read = move || {
-                    tensor.clone().try_into_data().map_err(|error| anyhow::anyhow!("cannot read {named} from the device: {error:?}"))
+                    tensor
+                        .clone()
+                        .try_into_data()
+                        .map_err(|error| anyhow::anyhow!("cannot read {named} from the device: {error:?}"))
                 };
                 self.2.push(Unread { name, shape, read: Box::new(read) });
             }

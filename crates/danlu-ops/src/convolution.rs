@@ -57,15 +57,6 @@ impl Convolution {
         self.input.channels * self.kernel[0] * self.kernel[1]
     }
 
-    /// Columns of the output for which the window's column `kx` lies on the image, and the image's column for the first of them.
-    #[inline(always)]
-    fn span(&self, kx: usize, width: usize) -> (usize, usize, usize) {
-        let end = (self.input.width + self.padding).saturating_sub(kx).div_ceil(self.stride).min(width);
-        let start = self.padding.saturating_sub(kx).div_ceil(self.stride).min(end);
-        // Of an empty span nothing is read, whatever its place.
-        (start, end, (start * self.stride + kx).saturating_sub(self.padding))
-    }
-
     /// The image's row under the window's row `ky` at row `y` of the output.
     #[inline(always)]
     fn row(&self, y: usize, ky: usize) -> Option<usize> {

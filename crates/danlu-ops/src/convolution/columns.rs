@@ -62,83 +62,145 @@ impl Block {
 }
 
 impl Phases {
+    /// Values of one phase.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.rows * self.width
+    }
+
     /// Values of all phases of a plane.
     #[inline(always)]
     fn of_plane(&self, stride: usize) -> usize {
-        stride * stride * self.rows * self.width
+        stride * stride * self.len()
     }
 
     /// Where the first row lies that the window's place (`ky`, `kx`) sees.
     #[inline(always)]
     fn place(&self, ky: usize, kx: usize, stride: usize) -> usize {
-        let phase = ky % stride * stride + kx % stride;
-        phase * self.rows * self.width + ky / stride * self.width + kx / stride
+        (ky % stride * stride + kx % stride) * self.len() + ky / stride * self.width + kx / stride
+    }
+
+    /// Runs `body` for each row of the padded plane that lies on the image: its place among `lines` of `width × stride`, those of one row of
+    /// phases after each other, and the image's row.
+    #[inline(always)]
+    fn for_each_line(&self, shape: &Convolution, block: Block, mut body: impl FnMut(Range<usize>, Range<usize>)) {
+        let length = self.width * shape.stride;
+        let count = shape.input.width.min(length.saturating_sub(shape.padding));
+        for line in 0..shape.stride * self.rows {
+            if let Some(row) = shape.row(block.first + line % self.rows, line / self.rows) {
+                let (to, from) = (line * length + shape.padding, row * shape.input.width);
+                body(to..to + count, from..from + count);
+            }
+        }
+    }
+}
+
+/// Every `stride`-th of `lines` from each of the first on, to phases.
+#[inline(always)]
+fn separate(phases: &mut [f32], lines: &[f32], of: Phases, stride: usize) {
+    let lines = lines.chunks_exact(of.len() * stride);
+    for (phases, lines) in phases.chunks_exact_mut(of.len() * stride).zip(lines) {
+        if stride == 2 {
+            // Written out, since it becomes a shuffle of vectors.
+            let (even, odd) = phases.split_at_mut(of.len());
+            let both = even.iter_mut().zip(odd);
+            both.zip(lines.as_chunks::<2>().0).for_each(|((even, odd), [a, b])| (*even, *odd) = (*a, *b));
+        } else {
+            for (first, phase) in phases.chunks_exact_mut(of.len()).enumerate() {
+                phase.iter_mut().zip(lines[first..].iter().step_by(stride)).for_each(|(to, x)| *to = *x);
+            }
+        }
+    }
+}
+
+/// What [`separate`] did, undone.
+#[inline(always)]
+fn join(lines: &mut [f32], phases: &[f32], of: Phases, stride: usize) {
+    let lines = lines.chunks_exact_mut(of.len() * stride);
+    for (phases, lines) in phases.chunks_exact(of.len() * stride).zip(lines) {
+        if stride == 2 {
+            let (even, odd) = phases.split_at(of.len());
+            let both = even.iter().zip(odd);
+            lines.as_chunks_mut::<2>().0.iter_mut().zip(both).for_each(|(to, (even, odd))| *to = [*even, *odd]);
+        } else {
+            for (first, phase) in phases.chunks_exact(of.len()).enumerate() {
+                lines[first..].iter_mut().step_by(stride).zip(phase).for_each(|(to, x)| *to = *x);
+            }
+        }
     }
 }
 
 simd_fn! {
-    /// Takes the rows of a plane that lie under a block apart.
-    fn take_apart(phases: &mut [f32], plane: &[f32], shape: &Convolution, block: Block) {
-        let Phases { rows, width } = block.phases(shape);
-        let mut all = phases.chunks_exact_mut(width);
-        for ky in 0..shape.stride {
-            for kx in 0..shape.stride {
-                let (start, end, from) = shape.span(kx, width);
-                for (y, to) in all.by_ref().take(rows).enumerate() {
-                    let Some(row) = shape.row(block.first + y, ky).filter(|_| start < end) else {
-                        to.fill(0.0);
-                        continue;
-                    };
-                    let source = &plane[row * shape.input.width..][..shape.input.width][from..];
-                    to[..start].fill(0.0);
-                    to[end..].fill(0.0);
-                    let to = &mut to[start..end];
-                    match shape.stride {
-                        1 => to.copy_from_slice(&source[..to.len()]),
-                        2 => {
-                            // Written out, since it becomes a shuffle of vectors.
-                            let (pairs, last) = source.as_chunks::<2>();
-                            to.iter_mut().zip(pairs).for_each(|(to, [x, _])| *to = *x);
-                            if let (Some(to), [x]) = (to.get_mut(pairs.len()), last) {
-                                *to = *x;
-                            }
+    /// The columns `[depth, images × rows × width]` of a block, whose first image `images` begin with.
+    fn unfold(columns: &mut [f32], images: &[f32], room: &mut [f32], shape: &Convolution, block: Block) {
+        let (of, plane) = (block.phases(shape), shape.input.plane());
+        let of_plane = of.of_plane(shape.stride);
+        let (lines, all) = room.split_at_mut(of_plane);
+        let steps = block.width.next_multiple_of(STEP);
+        let mut row = 0;
+        for channel in 0..shape.input.channels {
+            for (image, phases) in all.chunks_exact_mut(of_plane).take(block.images).enumerate() {
+                let plane = &images[image * shape.input.len() + channel * plane..][..plane];
+                let padded = if shape.stride == 1 { &mut *phases } else { &mut *lines };
+                padded.fill(0.0);
+                of.for_each_line(shape, block, |to, from| padded[to].copy_from_slice(&plane[from]));
+                if shape.stride > 1 {
+                    separate(phases, lines, of, shape.stride);
+                }
+            }
+            for ky in 0..shape.kernel[0] {
+                for kx in 0..shape.kernel[1] {
+                    for image in 0..block.images {
+                        let phase = &all[image * of_plane + of.place(ky, kx, shape.stride)..];
+                        for y in 0..block.rows {
+                            // What is written behind a row, up to a step, is the next row's, which is written after it.
+                            let (to, from) = (&mut columns[row..][..steps], &phase[y * of.width..][..steps]);
+                            to.as_chunks_mut::<STEP>().0.iter_mut().zip(from.as_chunks::<STEP>().0).for_each(|(to, from)| *to = *from);
+                            row += block.width;
                         }
-                        stride => to.iter_mut().zip(source.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
                     }
                 }
             }
         }
     }
 
-    /// Adds phases to the plane that [`take_apart`] took them from.
-    fn put_together(plane: &mut [f32], phases: &[f32], shape: &Convolution, block: Block) {
-        let Phases { rows, width } = block.phases(shape);
-        let mut all = phases.chunks_exact(width);
-        for ky in 0..shape.stride {
-            for kx in 0..shape.stride {
-                let (start, end, to) = shape.span(kx, width);
-                for (y, phase) in all.by_ref().take(rows).enumerate() {
-                    let Some(row) = shape.row(block.first + y, ky).filter(|_| start < end) else { continue };
-                    let target = plane[row * shape.input.width..][..shape.input.width][to..].iter_mut();
-                    target.step_by(shape.stride).zip(&phase[start..end]).for_each(|(to, x)| *to += x);
+    /// Adds columns to where [`unfold`] took them from.
+    fn fold(images: &mut [f32], columns: &[f32], room: &mut [f32], shape: &Convolution, block: Block) {
+        let (of, plane) = (block.phases(shape), shape.input.plane());
+        let of_plane = of.of_plane(shape.stride);
+        let (lines, all) = room.split_at_mut(of_plane);
+        let (whole, rest) = (block.width / STEP * STEP, block.width % STEP);
+        // Of a step that reaches behind a row, which bits count.
+        let counts: [u32; STEP] = std::array::from_fn(|i| if i < rest { u32::MAX } else { 0 });
+        let mut row = 0;
+        for channel in 0..shape.input.channels {
+            all[..block.images * of_plane].fill(0.0);
+            for ky in 0..shape.kernel[0] {
+                for kx in 0..shape.kernel[1] {
+                    for image in 0..block.images {
+                        let phase = &mut all[image * of_plane + of.place(ky, kx, shape.stride)..];
+                        for y in 0..block.rows {
+                            let (to, from) = (&mut phase[y * of.width..], &columns[row..]);
+                            to[..whole].iter_mut().zip(&from[..whole]).for_each(|(to, x)| *to += x);
+                            if rest > 0 {
+                                let last = to[whole..][..STEP].iter_mut().zip(&from[whole..][..STEP]).zip(&counts);
+                                last.for_each(|((to, x), counts)| *to += f32::from_bits(x.to_bits() & counts));
+                            }
+                            row += block.width;
+                        }
+                    }
                 }
             }
-        }
-    }
-
-    /// Copies rows from phases to columns. What is written behind a row, up to a step, is the next row's, which is written after it.
-    fn copy_rows(to: &mut [f32], from: &[f32], block: Block, stride: usize) {
-        let steps = block.width.next_multiple_of(STEP);
-        for y in 0..block.rows {
-            let (to, from) = (&mut to[y * block.width..][..steps], &from[y * stride..][..steps]);
-            to.as_chunks_mut::<STEP>().0.iter_mut().zip(from.as_chunks::<STEP>().0).for_each(|(to, from)| *to = *from);
-        }
-    }
-
-    /// Adds rows of columns to phases.
-    fn add_rows(to: &mut [f32], from: &[f32], block: Block, stride: usize) {
-        for (to, from) in to.chunks_mut(stride).zip(from.chunks_exact(block.width).take(block.rows)) {
-            to[..block.width].iter_mut().zip(from).for_each(|(to, x)| *to += x);
+            for (image, phases) in all.chunks_exact(of_plane).take(block.images).enumerate() {
+                let plane = &mut images[image * shape.input.len() + channel * plane..][..plane];
+                if shape.stride > 1 {
+                    join(lines, phases, of, shape.stride);
+                }
+                let padded = if shape.stride == 1 { phases } else { &*lines };
+                of.for_each_line(shape, block, |from, to| {
+                    plane[to].iter_mut().zip(&padded[from]).for_each(|(to, x)| *to += x);
+                });
+            }
         }
     }
 
@@ -160,8 +222,8 @@ impl<'a> Geometry<'a> {
     /// Writes the convolution of images to `y`, with a `bias` for each channel.
     pub(crate) fn forward(&self, y: &mut [f32], images: &[f32], weight: &[f32], bias: Option<&[f32]>) {
         let (depth, outputs) = (self.shape.depth(), self.shape.outputs);
-        self.for_each_block(images.len() / self.shape.input.len(), |at, block, columns, side, phases| {
-            self.unfold(columns, &images[at * self.shape.input.len()..], phases, block);
+        self.for_each_block(images.len() / self.shape.input.len(), |at, block, columns, side, room| {
+            unfold(Isa::current(), columns, &images[at * self.shape.input.len()..], room, self.shape, block);
             gemm_here(
                 MatMut::row_major(side, outputs, block.len()),
                 Mat::row_major(weight, outputs, depth),
@@ -179,8 +241,8 @@ impl<'a> Geometry<'a> {
     /// Adds to the gradient of the weight.
     pub(crate) fn weight_gradient(&self, dw: &mut [f32], images: &[f32], dy: &[f32]) {
         let (depth, outputs) = (self.shape.depth(), self.shape.outputs);
-        self.for_each_block(images.len() / self.shape.input.len(), |at, block, columns, side, phases| {
-            self.unfold(columns, &images[at * self.shape.input.len()..], phases, block);
+        self.for_each_block(images.len() / self.shape.input.len(), |at, block, columns, side, room| {
+            unfold(Isa::current(), columns, &images[at * self.shape.input.len()..], room, self.shape, block);
             self.for_each_plane(at, block, |_, place, beside| side[beside].copy_from_slice(&dy[place]));
             gemm_here(
                 MatMut::row_major(dw, outputs, depth),
@@ -195,7 +257,7 @@ impl<'a> Geometry<'a> {
     /// Adds the gradient of images to `dx`.
     pub(crate) fn input_gradient(&self, dx: &mut [f32], dy: &[f32], weight: &[f32]) {
         let (depth, outputs) = (self.shape.depth(), self.shape.outputs);
-        self.for_each_block(dx.len() / self.shape.input.len(), |at, block, columns, side, phases| {
+        self.for_each_block(dx.len() / self.shape.input.len(), |at, block, columns, side, room| {
             self.for_each_plane(at, block, |_, place, beside| side[beside].copy_from_slice(&dy[place]));
             gemm_here(
                 MatMut::row_major(columns, depth, block.len()),
@@ -204,25 +266,25 @@ impl<'a> Geometry<'a> {
                 1.0,
                 false,
             );
-            self.fold(&mut dx[at * self.shape.input.len()..], columns, phases, block);
+            fold(Isa::current(), &mut dx[at * self.shape.input.len()..], columns, room, self.shape, block);
         });
     }
 
     /// Runs `body` for blocks of `count` images, with the first image of each, and room: for its columns, with a step behind them, for as many
-    /// columns of the output, and for the phases of a plane of each image, with a step behind them too.
+    /// columns of the output, and for a padded plane and the phases of one of each image, with a step behind them too.
     fn for_each_block(&self, count: usize, mut body: impl FnMut(usize, Block, &mut [f32], &mut [f32], &mut [f32])) {
         let (depth, outputs, width) = (self.shape.depth(), self.shape.outputs, self.output.width);
         let largest = Block { images: self.images.min(count), first: 0, rows: self.rows, width };
         let of_phases = largest.phases(self.shape).of_plane(self.shape.stride);
-        let room = (depth + outputs) * largest.len() + largest.images * of_phases + 2 * STEP;
+        let room = (depth + outputs) * largest.len() + (1 + largest.images) * of_phases + 2 * STEP;
         scratch::with(Use::Columns, room, |room| {
             for at in (0..count).step_by(self.images) {
                 for first in (0..self.output.height).step_by(self.rows) {
                     let rows = self.rows.min(self.output.height - first);
                     let block = Block { images: self.images.min(count - at), first, rows, width };
                     let (columns, rest) = room.split_at_mut(depth * block.len() + STEP);
-                    let (side, phases) = rest.split_at_mut(outputs * block.len());
-                    body(at, block, columns, side, phases);
+                    let (side, rest) = rest.split_at_mut(outputs * block.len());
+                    body(at, block, columns, side, rest);
                 }
             }
         });
@@ -237,53 +299,6 @@ impl<'a> Geometry<'a> {
                 let place = (at + image) * self.output.len() + channel * self.output.plane() + block.first * block.width;
                 let beside = channel * block.len() + image * length;
                 body(channel, place..place + length, beside..beside + length);
-            }
-        }
-    }
-
-    /// The columns `[depth, images × rows × width]` of a block, whose first image `images` begin with.
-    fn unfold(&self, columns: &mut [f32], images: &[f32], phases: &mut [f32], block: Block) {
-        let (shape, of) = (self.shape, block.phases(self.shape));
-        let (of_plane, length) = (of.of_plane(shape.stride), block.rows * block.width);
-        let mut row = 0;
-        for channel in 0..shape.input.channels {
-            for (image, phases) in phases.chunks_exact_mut(of_plane).take(block.images).enumerate() {
-                let plane = &images[image * shape.input.len() + channel * shape.input.plane()..][..shape.input.plane()];
-                take_apart(Isa::current(), phases, plane, shape, block);
-            }
-            for ky in 0..shape.kernel[0] {
-                for kx in 0..shape.kernel[1] {
-                    let place = of.place(ky, kx, shape.stride);
-                    for image in 0..block.images {
-                        let to = &mut columns[row + image * length..];
-                        copy_rows(Isa::current(), to, &phases[image * of_plane + place..], block, of.width);
-                    }
-                    row += block.len();
-                }
-            }
-        }
-    }
-
-    /// Adds columns to where [`Geometry::unfold`] took them from.
-    fn fold(&self, images: &mut [f32], columns: &[f32], phases: &mut [f32], block: Block) {
-        let (shape, of) = (self.shape, block.phases(self.shape));
-        let (of_plane, length) = (of.of_plane(shape.stride), block.rows * block.width);
-        let mut row = 0;
-        for channel in 0..shape.input.channels {
-            phases[..block.images * of_plane].fill(0.0);
-            for ky in 0..shape.kernel[0] {
-                for kx in 0..shape.kernel[1] {
-                    let place = of.place(ky, kx, shape.stride);
-                    for image in 0..block.images {
-                        let from = &columns[row + image * length..][..length];
-                        add_rows(Isa::current(), &mut phases[image * of_plane + place..], from, block, of.width);
-                    }
-                    row += block.len();
-                }
-            }
-            for (image, phases) in phases.chunks_exact(of_plane).take(block.images).enumerate() {
-                let plane = &mut images[image * shape.input.len() + channel * shape.input.plane()..][..shape.input.plane()];
-                put_together(Isa::current(), plane, phases, shape, block);
             }
         }
     }
