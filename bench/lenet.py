@@ -29,8 +29,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 RECIPES = {"1998": "1998-lenet5.toml", "modern": "1998-lenet5-modern.toml"}
 # What the recipes say, which danlu is given again.
 SETTINGS = {
-    "1998": dict(channels=[6, 16], hidden=[120, 84], rate=0.004, warmup=0.02, weight_decay=0.02, shift=1),
-    "modern": dict(channels=[24, 48, 96], hidden=[128], rate=0.003, warmup=0.05, weight_decay=0.05, shift=2),
+    "1998": dict(channels=[6, 16], hidden=[120, 84], rate=0.004, warmup=0.02, weight_decay=0.02, shift=1, smoothing=0.0),
+    "modern": dict(channels=[24, 48, 96], hidden=[128], rate=0.003, warmup=0.05, weight_decay=0.05, shift=1, smoothing=0.05),
 }
 BATCH, BETAS, EPSILON, CLIP = 128, (0.9, 0.99), 1e-10, 1.0
 
@@ -51,7 +51,8 @@ def danlu(args):
         given = [f'data.sources=["{args.data}"]', "name=bench", f"seed={args.seed}", f"budget.epochs={args.epochs}", "eval.every=1000000",
                  "checkpoint.every=1000000", f"batch.examples={BATCH}", f"batch.micro_tokens={BATCH}", f"optimizer.rate={settings['rate']}",
                  f"optimizer.warmup={settings['warmup']}", f"optimizer.weight_decay={settings['weight_decay']}",
-                 f"image.shift={settings['shift']}", f"lenet.channels={settings['channels']}", f"lenet.hidden={settings['hidden']}"]
+                 f"image.shift={settings['shift']}", f"image.smoothing={settings['smoothing']}",
+                 f"lenet.channels={settings['channels']}", f"lenet.hidden={settings['hidden']}"]
         command = [args.danlu, "train", str(HERE.parent / "recipes" / RECIPES[args.form]), "--json",
                    *(part for one in given for part in ("--set", one))]
         _, memory = run(command, DANLU_HOME=home)
@@ -162,7 +163,7 @@ def torch_one(args, way):
         x = changed(train[chosen])
         if way == "torch-channels-last":
             x = x.contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(step_model(x), train_labels[chosen])
+        loss = F.cross_entropy(step_model(x), train_labels[chosen], label_smoothing=settings["smoothing"])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
