@@ -97,11 +97,6 @@ simd_fn! {
     }
 }
 
-/// Fills each plane of images with its channel's value.
-pub(crate) fn fill_planes(images: &mut [f32], plane: usize, channels: &[f32]) {
-    images.chunks_exact_mut(plane).zip(channels.iter().cycle()).for_each(|(plane, value)| plane.fill(*value));
-}
-
 /// Adds the sum of each plane of images to that of its channel: the gradient of a bias.
 pub(crate) fn add_planes(sums: &mut [f32], images: &[f32], plane: usize) {
     for image in images.chunks_exact(sums.len() * plane) {

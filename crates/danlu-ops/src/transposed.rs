@@ -12,7 +12,7 @@ use burn::tensor::ops::ConvTransposeOptions;
 use crate::again::again;
 use crate::bridge::{Operation, on_cpu, run, values};
 use crate::buffer::Buffer;
-use crate::convolution::{Convolution, Geometry, add_planes, fill_planes, sum_over_images};
+use crate::convolution::{Convolution, Geometry, add_planes, sum_over_images};
 use crate::precision::wide;
 use crate::profile::{Part, time};
 use crate::rows::for_each_piece;
@@ -44,6 +44,11 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<4>, bias: Tensor<1>, of: Convol
     let left_over = [left(of.input.height, read.height, of.kernel[0]), left(of.input.width, read.width, of.kernel[1])];
     let options = ConvTransposeOptions::new([of.stride; 2], [of.padding; 2], left_over, [1, 1], 1);
     conv_transpose2d(x, weight, Some(bias), options).reshape([images, of.input.len()]).cast(narrow)
+}
+
+/// Fills each plane of images with its channel's value.
+fn fill_planes(images: &mut [f32], plane: usize, channels: &[f32]) {
+    images.chunks_exact_mut(plane).zip(channels.iter().cycle()).for_each(|(plane, value)| plane.fill(*value));
 }
 
 struct Transposed(Convolution);
