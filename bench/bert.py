@@ -52,7 +52,7 @@ def theirs(args, _):
 
 def measured(args, what):
     """What a process of its own finds: it trains, or measures danlu's model."""
-    command = [sys.executable, __file__, "--one", what, "--home", str(args.home), "--like", args.like, "--seed", str(args.seed), "--steps", str(args.steps)]
+    command = [sys.executable, __file__, "--one", what, "--home", str(args.home), "--like", args.like, "--seed", str(args.seed), "--steps", str(args.steps), "--device", args.device]
     printed, memory = run(command, OMP_NUM_THREADS="2")
     row = json.loads(printed.splitlines()[-1])
     return row if what == "measure" else dict(row, peak_mb=memory)
@@ -66,6 +66,7 @@ def child(args):
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
+    torch.set_default_device(args.device)
     recipe = tomllib.loads((args.home / "runs" / args.like / "recipe.toml").read_text())
     folder, tokens = args.home / "models" / f"{args.like}@1", tokens_of(args.home)
     pieces = json.loads((tokens / "tokenizer.json").read_text())
@@ -92,7 +93,7 @@ def child(args):
 
     def bits(model):
         model.eval()
-        random = torch.Generator().manual_seed(1)
+        random = torch.Generator(args.device).manual_seed(1)
         rows = held_out[: len(held_out) // context * context].view(-1, context)[:MEASURED]
         total = count = 0.0
         with torch.no_grad():
@@ -119,7 +120,7 @@ def child(args):
     warmup = max(spec["warmup"] * args.steps, 5)
     share = lambda step: (step + 1) / (warmup + 1) if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(args.steps - warmup, 1)))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-    stream, random = train[: len(train) // context * context].view(-1, context), torch.Generator().manual_seed(args.seed)
+    stream, random = train[: len(train) // context * context].view(-1, context), torch.Generator(args.device).manual_seed(args.seed)
     order, at, begin = torch.randperm(len(stream)), 0, None
     for step in range(args.steps):
         if step == SKIPPED + 1:
@@ -147,6 +148,7 @@ def main():
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="where PyTorch computes; beside another than the CPU its speed says nothing")
     parser.add_argument("--out")
     for hidden in ("--one", "--like"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)

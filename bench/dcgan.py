@@ -56,7 +56,7 @@ def danlu(args):
 
 def torch_run(args, way):
     command = [sys.executable, __file__, "--one", way, "--data", args.data, "--form", args.form, "--steps", str(args.steps),
-               "--seed", str(args.seed), "--danlu", args.danlu, "--judge", args.judge]
+               "--seed", str(args.seed), "--device", args.device, "--danlu", args.danlu, "--judge", args.judge]
     printed, memory = run(command, OMP_NUM_THREADS="2")
     return dict(json.loads(printed.splitlines()[-1]), peak_mb=memory)
 
@@ -101,6 +101,7 @@ def torch_one(args, way):
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
+    torch.set_default_device(args.device)
     settings = SETTINGS[args.form]
     train = torch.tensor(idx(pathlib.Path(args.data), "train-images-idx3-ubyte")).unsqueeze(1).float() / 127.5 - 1.0
     generator, judge = networks(args.form)
@@ -157,7 +158,7 @@ def frechet_distance(args, generator):
     from torch import nn
     from torch.nn import functional as F
 
-    weights = load_file(f"{args.judge}/model.safetensors")
+    weights = load_file(f"{args.judge}/model.safetensors", device=args.device)
     scale = json.loads(pathlib.Path(args.judge, "preprocessor_config.json").read_text())
     part = lambda name: (weights[f"{name}.weight"], weights[f"{name}.bias"])
 
@@ -165,7 +166,7 @@ def frechet_distance(args, generator):
         x = (pixels.float() / 255 - scale["image_mean"][0]) / scale["image_std"][0]
         x = F.avg_pool2d(F.conv2d(x, *part("convolutions.0"), padding=2).tanh(), 2)
         x = F.avg_pool2d(F.conv2d(x, *part("convolutions.1")).tanh(), 2).flatten(1)
-        return F.linear(F.linear(x, *part("hidden.0")).tanh(), *part("hidden.1")).tanh().double().numpy()
+        return F.linear(F.linear(x, *part("hidden.0")).tanh(), *part("hidden.1")).tanh().double().cpu().numpy()
 
     with torch.no_grad():
         latent = SETTINGS[args.form]["latent"]
@@ -193,6 +194,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--who", nargs="*", default=["danlu", "torch", "torch-alternating"])
+    parser.add_argument("--device", default="cpu", help="where PyTorch trains; beside another than the CPU its speed says nothing")
     parser.add_argument("--out")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()

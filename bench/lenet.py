@@ -68,7 +68,7 @@ def danlu(args):
 
 def torch_run(args, way):
     command = [sys.executable, __file__, "--one", way, "--data", args.data, "--form", args.form, "--epochs", str(args.epochs),
-               "--seed", str(args.seed), "--danlu", args.danlu]
+               "--seed", str(args.seed), "--device", args.device, "--danlu", args.danlu]
     printed, memory = run(command, OMP_NUM_THREADS="2")
     return dict(json.loads(printed.splitlines()[-1]), peak_mb=memory)
 
@@ -91,6 +91,7 @@ def torch_one(args, way):
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
+    torch.set_default_device(args.device)
     settings, folder = SETTINGS[args.form], pathlib.Path(args.data)
     pictures = lambda part: torch.tensor(idx(folder, f"{part}-images-idx3-ubyte")).unsqueeze(1).float() / 255
     labels = lambda part: torch.tensor(idx(folder, f"{part}-labels-idx1-ubyte")).long()
@@ -187,6 +188,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--who", nargs="*", default=["danlu", "torch"])
+    parser.add_argument("--device", default="cpu", help="where PyTorch trains; beside another than the CPU its speed says nothing")
     parser.add_argument("--out")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -68,9 +68,12 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights")
+    parser.add_argument("--device", default="cpu", help="beside another than the CPU the seconds say nothing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
+    torch.set_default_device(args.device)
     data = json.load(open(os.path.join(args.folder, "data.json")))
     end, steps, rows = data["end"], data["steps"], data["batch"]
     optimizer_spec, smoothing = data["optimizer"], data["translate"]["smoothing"]

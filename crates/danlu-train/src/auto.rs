@@ -12,7 +12,7 @@ pub use words::{LEAST, WORDS_EFFICIENCY, resolve_words};
 
 use crate::initial;
 use crate::outline::Outline;
-use crate::recipe::{AdapterKind, Budget, OptimizerKind, Recipe, TokenizerKind};
+use crate::recipe::{AdapterKind, Budget, ModelKind, OptimizerKind, Recipe, TokenizerKind};
 use shape::{choose, inherited, whole_flops};
 
 /// What a training step reaches of the measured rate of matrix products, as measured for widths of 64 to 384: narrow layers are bound
@@ -277,7 +277,10 @@ fn rates(recipe: &mut Recipe, hidden: usize) {
     if recipe.adapter.kind != AdapterKind::None {
         optimizer.kind = OptimizerKind::Adamw;
     }
-    let usual = if recipe.adapter.kind == AdapterKind::None { 4e-3 * narrow } else { recipe.adapter.rate(TUNING_RATE) };
+    // Behind each part a norm divides what came before (BERT's), and gradients are large near the output: at the others' rate such a
+    // network learns how frequent words are and nothing more.
+    let peak = if recipe.model.kind == ModelKind::Bert { 1e-3 } else { 4e-3 };
+    let usual = if recipe.adapter.kind == AdapterKind::None { peak * narrow } else { recipe.adapter.rate(TUNING_RATE) };
     let rate = *optimizer.rate.get_or_insert(usual);
     optimizer.embedding_rate.get_or_insert(match optimizer.kind {
         OptimizerKind::Muon => 2.0 * rate,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::record::{Example, Label, spaced};
 use crate::sampler::IGNORE;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{TURN_END, Tokenizer};
 
 /// What stands around a text: `begin text between pair between`. The last of it is what a decoder sums a text up in.
 #[derive(Clone)]
@@ -30,7 +30,8 @@ pub struct EncodedExample {
 }
 
 impl Frame {
-    /// The token that ends a document on both sides, as in pretraining; before it `[CLS]` where that token is BERT's `[SEP]`.
+    /// BERT's `[CLS]` and `[SEP]` where they are; else the token that ends documents before a text, as in pretraining, and behind it the one that
+    /// ends turns: what a decoder makes of the former says that a document begins, and it would have to unlearn that first.
     ///
     /// # Errors
     /// When rows of `longest` tokens leave no room for a text.
@@ -38,7 +39,7 @@ impl Frame {
         ensure!(longest >= 8, "rows of {longest} tokens leave no room for a text; raise `model.context` to 8 or more");
         let end = tokenizer.end_of_text();
         let begin = tokenizer.token_to_id("[CLS]").filter(|_| tokenizer.token_to_id("[SEP]") == Some(end)).unwrap_or(end);
-        let between = end;
+        let between = if begin == end { tokenizer.token_to_id(TURN_END).unwrap_or(end) } else { end };
         Ok(Self { tokenizer, begin, between, longest })
     }
 

@@ -21,7 +21,7 @@ pub fn read(folder: &Path, curve: Curve, counted: &'static str) -> Result<Curves
 }
 
 fn curves(rows: &[Map<String, Value>], curve: Curve) -> Curves {
-    let mut curves = Curves::default();
+    let mut curves = Curves { train_unit: train_unit(curve), ..Curves::default() };
     // Measurements say their step; the training rows say how many tokens that was.
     let mut tokens_at = BTreeMap::from([(0, 0.0)]);
     let number = |row: &Map<String, Value>, key: &str| row.get(key).and_then(Value::as_f64);
@@ -31,7 +31,7 @@ fn curves(rows: &[Map<String, Value>], curve: Curve) -> Curves {
             Some("train") => {
                 if let (Some(tokens), Some(value)) = (number(row, "tokens"), number(row, curve.key)) {
                     tokens_at.insert(step, tokens / 1e6);
-                    curves.train.push((tokens / 1e6, value * curve.scale));
+                    curves.train.push((tokens / 1e6, value * curve.scale.unwrap_or(1.0)));
                 }
             }
             Some("held_out" | "final") => {
@@ -45,6 +45,11 @@ fn curves(rows: &[Map<String, Value>], curve: Curve) -> Curves {
         }
     }
     curves
+}
+
+/// What training batches are drawn in, where it is not the measure's unit.
+fn train_unit(curve: Curve) -> Option<String> {
+    curve.scale.is_none().then(|| curve.key.replace('_', " "))
 }
 
 #[cfg(test)]
@@ -61,7 +66,7 @@ mod tests {
             r#"{"step":2,"kind":"final","measure":"bits_per_byte","bits_per_byte":1.5}"#,
         ];
         let rows: Vec<_> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let curves = curves(&rows, Curve { key: "loss", scale: 0.25 });
+        let curves = curves(&rows, Curve { key: "loss", scale: Some(0.25) });
         assert_eq!(curves.train, [(1.0, 0.5), (2.0, 0.25)]);
         assert_eq!(curves.held_out, [(0.0, 3.0), (2.0, 1.5)]);
     }

@@ -1,5 +1,5 @@
 use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style};
 use ratatui::symbols::Marker;
 use ratatui::text::Line;
@@ -12,13 +12,15 @@ pub struct Curves {
     pub train: Vec<(f64, f64)>,
     pub held_out: Vec<(f64, f64)>,
     pub unit: String,
+    /// What training batches are measured in, where it is not `unit`.
+    pub train_unit: Option<String>,
     /// What is counted along the run.
     pub counted: &'static str,
 }
 
 impl Default for Curves {
     fn default() -> Self {
-        Curves { train: vec![], held_out: vec![], unit: "bits per byte".into(), counted: "tokens" }
+        Curves { train: vec![], held_out: vec![], unit: "bits per byte".into(), train_unit: None, counted: "tokens" }
     }
 }
 
@@ -34,6 +36,14 @@ pub(super) struct Frame {
 impl Curves {
     pub fn is_empty(&self) -> bool {
         self.train.is_empty() && self.held_out.is_empty()
+    }
+
+    /// What stands in a frame of its own: all, where all has one unit, else what is held out and below it the training batches.
+    pub(super) fn panels(&self) -> Vec<Curves> {
+        let Some(unit) = self.train_unit.clone() else { return vec![self.clone()] };
+        let held_out = Curves { train: vec![], train_unit: None, ..self.clone() };
+        let train = Curves { held_out: vec![], unit, train_unit: None, ..self.clone() };
+        vec![held_out, train]
     }
 
     /// The training loss as a running mean over about a thirtieth of the run so far, which is what the eye follows.
@@ -75,6 +85,12 @@ impl Curves {
 
     /// Draws into an area of a terminal.
     pub fn draw(&self, area: Rect, buffer: &mut Buffer) {
+        let panels = self.panels();
+        let areas = Layout::vertical(panels.iter().map(|_| Constraint::Fill(1))).split(area);
+        panels.iter().zip(areas.iter()).for_each(|(panel, &area)| panel.draw_panel(area, buffer));
+    }
+
+    fn draw_panel(&self, area: Rect, buffer: &mut Buffer) {
         let smooth = self.smooth();
         let frame = self.frame(6, (area.height / 4).max(2).into());
         let inside = |points: &[(f64, f64)]| -> Vec<(f64, f64)> { points.iter().copied().filter(|p| p.1 <= frame.y.1).collect() };
@@ -99,7 +115,9 @@ impl Curves {
             .title(self.unit.as_str())
             .bounds(frame.y.into())
             .labels(labels(frame.y, digits(frame.y.1 - frame.y.0)));
-        Chart::new(vec![line("training", &train, Color::Blue), line("held out", &held_out, Color::Yellow)])
+        let both = [("training", &train, Color::Blue), ("held out", &held_out, Color::Yellow)];
+        let drawn = both.into_iter().filter(|(_, points, _)| !points.is_empty());
+        Chart::new(drawn.map(|(name, points, color)| line(name, points, color)).collect())
             .x_axis(x)
             .y_axis(y)
             .legend_position(Some(LegendPosition::TopRight))

@@ -63,7 +63,7 @@ impl Watcher {
                     "loss" => Some(step.loss),
                     key => step.report.iter().find(|(name, _)| *name == key).map(|(_, value)| *value),
                 };
-                state.curves.train.extend(value.map(|value| (x, value * self.curve.scale)));
+                state.curves.train.extend(value.map(|value| (x, value * self.curve.scale.unwrap_or(1.0))));
             }
             Event::Measured { measure, .. } => {
                 state.held_out = Some((measure.value, measure.unit.label));

@@ -16,8 +16,12 @@ pub(super) const LEFT: f32 = 96.0;
 const RIGHT: f32 = 92.0;
 pub(super) const TOP: f32 = 122.0;
 pub(super) const BOTTOM: f32 = 76.0;
+/// From one frame to the next below it.
+const BETWEEN: f32 = 84.0;
 
 pub(super) type Color = [u8; 3];
+/// Left, top, right, bottom.
+type Area = (f32, f32, f32, f32);
 const PAPER: Color = [255, 255, 255];
 pub(super) const INK: Color = [33, 37, 41];
 pub(super) const FAINT: Color = [108, 117, 125];
@@ -36,30 +40,41 @@ pub fn write(path: &Path, curves: &Curves, title: &str, subtitle: &str) -> Resul
 
 fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<Canvas> {
     let mut canvas = Canvas::new()?;
-    let frame = curves.frame(8, 7);
     canvas.text(title, (LEFT, 46.0), 28.0, INK, Anchor::Start);
     canvas.text(subtitle, (LEFT, 76.0), 18.0, FAINT, Anchor::Start);
+    let (panels, right) = (curves.panels(), WIDTH as f32 - RIGHT);
+    let height = (HEIGHT as f32 - TOP - BOTTOM - BETWEEN * (panels.len() - 1) as f32) / panels.len() as f32;
+    for (i, panel) in panels.iter().enumerate() {
+        let top = TOP + (height + BETWEEN) * i as f32;
+        draw_panel(&mut canvas, panel, (LEFT, top, right, top + height));
+    }
+    let (middle, bottom) = ((LEFT + right) / 2.0, HEIGHT as f32 - BOTTOM);
+    canvas.text(&format!("million {}", curves.counted), (middle, bottom + 58.0), 18.0, FAINT, Anchor::Middle);
+    Ok(canvas)
+}
 
-    let (bottom, right) = (HEIGHT as f32 - BOTTOM, WIDTH as f32 - RIGHT);
+/// Draws what has one unit into an area.
+fn draw_panel(canvas: &mut Canvas, curves: &Curves, area: Area) {
+    let (left, top, right, bottom) = area;
+    let frame = curves.frame(8, if bottom - top > 400.0 { 7 } else { 4 });
     let decimals =
         |ticks: &[f64]| ticks.windows(2).next().map_or(1.0, |pair| -(pair[1] - pair[0]).log10().floor().min(0.0)) as usize;
     for &tick in &frame.y_ticks {
-        let y = place(&frame, (0.0, tick)).1;
-        canvas.line(&[(LEFT, y), (right, y)], 1.0, GRID);
-        canvas.text(&format!("{tick:.*}", decimals(&frame.y_ticks)), (LEFT - 12.0, y + 6.0), 18.0, FAINT, Anchor::End);
+        let y = place(&frame, area, (0.0, tick)).1;
+        canvas.line(&[(left, y), (right, y)], 1.0, GRID);
+        canvas.text(&format!("{tick:.*}", decimals(&frame.y_ticks)), (left - 12.0, y + 6.0), 18.0, FAINT, Anchor::End);
     }
     for &tick in &frame.x_ticks {
-        let x = place(&frame, (tick, 0.0)).0;
+        let x = place(&frame, area, (tick, 0.0)).0;
         canvas.line(&[(x, bottom), (x, bottom + 6.0)], 1.0, FAINT);
         canvas.text(&format!("{tick:.*}", decimals(&frame.x_ticks)), (x, bottom + 28.0), 18.0, FAINT, Anchor::Middle);
     }
-    canvas.line(&[(LEFT, bottom), (right, bottom)], 1.0, FAINT);
-    canvas.text(&format!("million {}", curves.counted), ((LEFT + right) / 2.0, bottom + 58.0), 18.0, FAINT, Anchor::Middle);
+    canvas.line(&[(left, bottom), (right, bottom)], 1.0, FAINT);
 
     let path = |points: &[(f64, f64)]| -> Vec<(f32, f32)> {
-        points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).map(|&p| place(&frame, p)).collect()
+        points.iter().filter(|p| p.0.is_finite() && p.1.is_finite()).map(|&p| place(&frame, area, p)).collect()
     };
-    canvas.clip = Some((LEFT, TOP, right, bottom));
+    canvas.clip = Some(area);
     canvas.line(&path(&curves.train), 1.2, NOISE);
     canvas.line(&path(&curves.smooth()), 2.6, TRAIN);
     let held_out = path(&curves.held_out);
@@ -70,9 +85,10 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<Canvas> {
     held_out.iter().for_each(|&at| canvas.line(&[at, at], 9.0, HELD_OUT));
     canvas.clip = None;
 
-    canvas.text(&curves.unit, (LEFT, TOP - 12.0), 18.0, FAINT, Anchor::Start);
-    for (i, (name, color)) in [("training batches", TRAIN), ("held out", HELD_OUT)].into_iter().enumerate() {
-        let y = TOP + 22.0 + 28.0 * i as f32;
+    canvas.text(&curves.unit, (left, top - 12.0), 18.0, FAINT, Anchor::Start);
+    let names = [("training batches", TRAIN, curves.train.is_empty()), ("held out", HELD_OUT, curves.held_out.is_empty())];
+    for (i, (name, color, _)) in names.into_iter().filter(|(.., empty)| !empty).enumerate() {
+        let y = top + 22.0 + 28.0 * i as f32;
         canvas.line(&[(right - 190.0, y - 6.0), (right - 162.0, y - 6.0)], 3.0, color);
         canvas.text(name, (right - 152.0, y), 18.0, INK, Anchor::Start);
     }
@@ -80,13 +96,11 @@ fn draw(curves: &Curves, title: &str, subtitle: &str) -> Result<Canvas> {
     if let (Some(&(x, y)), Some(&(_, value))) = (held_out.last(), curves.held_out.last()) {
         canvas.text(&format!("{value:.3}"), (x + 14.0, y + 7.0), 20.0, HELD_OUT, Anchor::Start);
     }
-    Ok(canvas)
 }
 
-fn place(frame: &Frame, (x, y): (f64, f64)) -> (f32, f32) {
+fn place(frame: &Frame, (left, top, right, bottom): Area, (x, y): (f64, f64)) -> (f32, f32) {
     let share = |value: f64, (low, high): (f64, f64)| ((value - low) / (high - low)) as f32;
-    let (width, height) = (WIDTH as f32 - LEFT - RIGHT, HEIGHT as f32 - TOP - BOTTOM);
-    (LEFT + share(x, frame.x) * width, TOP + (1.0 - share(y, frame.y)) * height)
+    (left + share(x, frame.x) * (right - left), top + (1.0 - share(y, frame.y)) * (bottom - top))
 }
 
 #[derive(Clone, Copy)]
@@ -100,7 +114,7 @@ pub(super) enum Anchor {
 pub(super) struct Canvas {
     pub(super) image: RgbImage,
     font: FontRef<'static>,
-    clip: Option<(f32, f32, f32, f32)>,
+    clip: Option<Area>,
 }
 
 impl Canvas {
@@ -201,6 +215,14 @@ mod tests {
         };
         assert!(dark(90..300, 15..60) > 200, "the title is written");
         assert!(dark(20..90, 100..700) > 100, "the ticks have numbers");
+    }
+
+    #[test]
+    fn training_batches_of_another_unit_have_a_frame_of_their_own() {
+        let curves = Curves { train_unit: Some("loss".into()), unit: "average precision".into(), ..a_run() };
+        let image = draw(&curves, "detect@1", "").unwrap().image;
+        let rows = |color: Color| image.enumerate_pixels().filter(|(x, _, p)| *x < 900 && p.0 == color).map(|(_, y, _)| y).collect::<Vec<_>>();
+        assert!(rows(HELD_OUT).iter().max() < rows(TRAIN).iter().min() && rows(TRAIN).len() > 1000 && rows(HELD_OUT).len() > 1000);
     }
 
     #[test]

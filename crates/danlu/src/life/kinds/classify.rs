@@ -171,8 +171,8 @@ impl Kind for Labeller {
 
     fn curve(&self) -> Curve {
         match self.head.task {
-            Task::Number => Curve { key: "loss", scale: 1.0 },
-            _ => Curve { key: "accuracy", scale: 1.0 },
+            Task::Number => Curve { key: "loss", scale: Some(1.0) },
+            _ => Curve { key: "accuracy", scale: Some(1.0) },
         }
     }
 

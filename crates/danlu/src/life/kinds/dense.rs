@@ -230,7 +230,7 @@ impl Kind for Seer {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "loss", scale: 1.0 }
+        Curve { key: "loss", scale: None }
     }
 
     fn usage(&self, id: &ModelId) -> String {

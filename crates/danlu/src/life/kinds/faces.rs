@@ -185,7 +185,7 @@ impl Kind for Faces {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "accuracy", scale: 1.0 }
+        Curve { key: "accuracy", scale: None }
     }
 
     fn usage(&self, id: &ModelId) -> String {

@@ -149,7 +149,7 @@ impl Kind for Game {
 
     /// The sum of both sides says little; what the generator loses says who is ahead.
     fn curve(&self) -> Curve {
-        Curve { key: "generator_loss", scale: 1.0 }
+        Curve { key: "generator_loss", scale: None }
     }
 
     fn usage(&self, id: &ModelId) -> String {

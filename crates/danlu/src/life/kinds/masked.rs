@@ -89,7 +89,7 @@ impl Kind for Masked {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "loss", scale: 1.0 / std::f64::consts::LN_2 }
+        Curve { key: "loss", scale: Some(1.0 / std::f64::consts::LN_2) }
     }
 
     fn usage(&self, id: &ModelId) -> String {

@@ -100,12 +100,13 @@ pub trait Kind {
     fn keep(&self, export: &Export, model: &<Self::Objective as Objective>::Model, summary: &Summary) -> Result<ModelId>;
 }
 
-/// A number of the training steps, and what it is multiplied by to be in the measure's unit.
+/// A number of the training steps that is drawn beside the held-out measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Curve {
     /// "loss", or a name of the objective's report.
     pub key: &'static str,
-    pub scale: f64,
+    /// What it is multiplied by to be in the measure's unit; nothing where it is of another kind and has a frame of its own.
+    pub scale: Option<f64>,
 }
 
 /// One body of data of a run, as the run's folder and the model's lineage record it.

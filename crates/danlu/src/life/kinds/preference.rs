@@ -189,7 +189,7 @@ impl Kind for Prefer {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "accuracy", scale: 1.0 }
+        Curve { key: "accuracy", scale: Some(1.0) }
     }
 
     fn usage(&self, id: &ModelId) -> String {

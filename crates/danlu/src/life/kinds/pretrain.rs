@@ -180,7 +180,7 @@ impl Kind for Pretrain {
     /// The loss in bits per byte, by the tokens of a byte of training text.
     fn curve(&self) -> Curve {
         let (tokens, bytes) = self.text.own().iter().fold((0, 0), |(t, b), set| (t + set.train.len(), b + set.train.bytes()));
-        Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
+        Curve { key: "loss", scale: Some(tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2) }
     }
 
     fn keep(&self, export: &Export, model: &Decoder, summary: &Summary) -> Result<ModelId> {

@@ -103,7 +103,7 @@ impl Kind for Judge {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "accuracy", scale: 1.0 }
+        Curve { key: "accuracy", scale: Some(1.0) }
     }
 
     /// A reward model writes nothing; what it measured is what there is to see.

@@ -190,7 +190,7 @@ impl<L: Learner> Kind for Asked<L> {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "reward", scale: 1.0 }
+        Curve { key: "reward", scale: Some(1.0) }
     }
 
     fn keep(&self, export: &Export, model: &L::Model, summary: &Summary) -> Result<ModelId> {

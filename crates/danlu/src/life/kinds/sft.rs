@@ -256,7 +256,7 @@ impl Kind for Tune {
         let (tokens, bytes) = self.held_out.iter().fold((0, 0), |(tokens, bytes), (_, one)| {
             (tokens + one.loss.iter().filter(|loss| **loss).count(), bytes + one.bytes)
         });
-        Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
+        Curve { key: "loss", scale: Some(tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2) }
     }
 
     fn usage(&self, id: &ModelId) -> String {

@@ -203,7 +203,7 @@ impl Kind for Interpreter {
             .held_out
             .iter()
             .fold((0, 0), |(tokens, bytes), (pair, row)| (tokens + row.target.len() + 1, bytes + pair.target.len()));
-        Curve { key: "loss", scale: tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2 }
+        Curve { key: "loss", scale: Some(tokens as f64 / bytes.max(1) as f64 / std::f64::consts::LN_2) }
     }
 
     fn usage(&self, id: &ModelId) -> String {

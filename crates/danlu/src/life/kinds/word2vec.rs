@@ -81,7 +81,7 @@ impl Kind for Words {
     }
 
     fn curve(&self) -> Curve {
-        Curve { key: "loss", scale: 1.0 }
+        Curve { key: "loss", scale: Some(1.0) }
     }
 
     fn usage(&self, id: &ModelId) -> String {
