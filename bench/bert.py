@@ -20,7 +20,6 @@ import time
 import tomllib
 
 from lenet import run
-from nanogpt_run import read_split
 from turns import compare, median, seeded, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -63,6 +62,9 @@ def child(args):
     import torch
     from torch.nn import functional as F
     from transformers import BertConfig, BertForMaskedLM
+
+    # Not above: a program's peak memory begins with that of the one that started it, which need not hold torch.
+    from nanogpt_run import read_split
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)

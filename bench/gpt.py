@@ -24,7 +24,6 @@ import time
 import tomllib
 
 from lenet import run
-from nanogpt_run import bits_per_byte, read_split
 from turns import compare, median, seeded, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -93,6 +92,8 @@ def child(args):
 
 def pretrain(args, recipe):
     import torch
+    # Not above: what a process starts is said to have had at least as much memory as it has itself.
+    from nanogpt_run import bits_per_byte, read_split
     from torch.nn import functional as F
     from transformers import GPT2Config, GPT2LMHeadModel
 
