@@ -23,14 +23,13 @@ const MOST_SIDE: usize = 128;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [recipe, stamps, count, folder, rest @ ..] = &arguments[..] else {
-        bail!("pictures RECIPE STAMPS COUNT FOLDER [SEED]")
-    };
+    let [recipe, stamps, count, folder, rest @ ..] = &arguments[..] else { bail!("pictures RECIPE STAMPS COUNT FOLDER [SEED]") };
     let recipe: Table = read_to_string(recipe)?.parse()?;
     let (stamps, count, folder) = ([PathBuf::from(stamps)], count.parse()?, Path::new(folder));
     let seed = rest.first().map_or(Ok(0), |seed| seed.parse())?;
     create_dir_all(folder)?;
-    let size: [usize; 2] = table(&recipe, "image").and_then(|image| list(image, "size")).context("`image.size` is not two numbers")?;
+    let size: [usize; 2] =
+        table(&recipe, "image").and_then(|image| list(image, "size")).context("`image.size` is not two numbers")?;
     let kind = table(&recipe, "objective").and_then(|objective| objective.get("kind")?.as_str());
     let about = match kind {
         Some("detect" | "segment" | "pose") => scenes(&recipe, &stamps, count, size, folder, seed)?,
@@ -53,13 +52,21 @@ fn list(table: &Table, key: &str) -> Option<[usize; 2]> {
     Some([a.as_integer()? as usize, b.as_integer()? as usize])
 }
 
-fn scenes(recipe: &Table, stamps: &[PathBuf], count: u64, [height, width]: [usize; 2], folder: &Path, seed: u64) -> Result<Value> {
+fn scenes(
+    recipe: &Table,
+    stamps: &[PathBuf],
+    count: u64,
+    [height, width]: [usize; 2],
+    folder: &Path,
+    seed: u64,
+) -> Result<Value> {
     // What a recipe leaves out is as `SceneSpec` has it.
     let empty = Table::new();
     let scene = table(recipe, "scene").unwrap_or(&empty);
     let or = |key: &str, usual: f64| scene.get(key).and_then(number).unwrap_or(usual);
     let [fewest, most] = list(scene, "things").unwrap_or([1, 3]);
-    let size: Vec<f64> = scene.get("size").and_then(|size| size.as_array()?.iter().map(number).collect()).unwrap_or(vec![0.3, 0.7]);
+    let size: Vec<f64> =
+        scene.get("size").and_then(|size| size.as_array()?.iter().map(number).collect()).unwrap_or(vec![0.3, 0.7]);
     let [low, high] = size[..] else { bail!("`scene.size` is not two numbers") };
     let options = Options {
         height,
@@ -73,7 +80,8 @@ fn scenes(recipe: &Table, stamps: &[PathBuf], count: u64, [height, width]: [usiz
     let set = SceneSet::made(Stamps::read(stamps, MOST_SIDE)?, options, seed, [count, held_out])?;
     let classes: Vec<&str> = set.classes.iter().map(|class| class.name.as_str()).collect();
     for (name, side) in [("learned", Side::Train), ("asked", Side::HeldOut)] {
-        let file = |end: &str| -> Result<BufWriter<File>> { Ok(BufWriter::new(File::create(folder.join(format!("{name}.{end}")))?)) };
+        let file =
+            |end: &str| -> Result<BufWriter<File>> { Ok(BufWriter::new(File::create(folder.join(format!("{name}.{end}")))?)) };
         let (mut pixels, mut lines, mut maps) = (file("pixels")?, file("jsonl")?, file("classes")?);
         for from in (0..set.count(side)).step_by(TOGETHER as usize) {
             let range = from..(from + TOGETHER).min(set.count(side));
@@ -97,13 +105,24 @@ fn thing(instance: &Instance) -> Value {
     json!({ "class": instance.class, "bbox": instance.bbox, "points": points.collect::<Vec<Value>>() })
 }
 
-fn identities(recipe: &Table, stamps: &[PathBuf], count: u64, [height, width]: [usize; 2], folder: &Path, seed: u64) -> Result<Value> {
-    let share = table(recipe, "data").and_then(|data| number(data.get("held_out")?)).context("`data.held_out` is not a number")?;
+fn identities(
+    recipe: &Table,
+    stamps: &[PathBuf],
+    count: u64,
+    [height, width]: [usize; 2],
+    folder: &Path,
+    seed: u64,
+) -> Result<Value> {
+    let share =
+        table(recipe, "data").and_then(|data| number(data.get("held_out")?)).context("`data.held_out` is not a number")?;
     let set = Identities::of_stamps(stamps, (height, width), share, seed)?;
-    let (scale, augment) = (Scale { mean: vec![0.0; 3], deviation: vec![1.0 / 255.0; 3] }, Augment { seed, ..Augment::default() });
+    let (scale, augment) =
+        (Scale { mean: vec![0.0; 3], deviation: vec![1.0 / 255.0; 3] }, Augment { seed, ..Augment::default() });
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().map(|value| value.round() as u8).collect() };
-    let (mut pixels, mut lines) =
-        (BufWriter::new(File::create(folder.join("learned.pixels"))?), BufWriter::new(File::create(folder.join("learned.jsonl"))?));
+    let (mut pixels, mut lines) = (
+        BufWriter::new(File::create(folder.join("learned.pixels"))?),
+        BufWriter::new(File::create(folder.join("learned.jsonl"))?),
+    );
     for from in (0..count).step_by(TOGETHER as usize) {
         let mut values = vec![0.0; (TOGETHER.min(count - from)) as usize * 3 * height * width];
         for label in set.write(from, &augment, &scale, &mut values) {

@@ -221,8 +221,12 @@ mod tests {
     fn training_batches_of_another_unit_have_a_frame_of_their_own() {
         let curves = Curves { train_unit: Some("loss".into()), unit: "average precision".into(), ..a_run() };
         let image = draw(&curves, "detect@1", "").unwrap().image;
-        let rows = |color: Color| image.enumerate_pixels().filter(|(x, _, p)| *x < 900 && p.0 == color).map(|(_, y, _)| y).collect::<Vec<_>>();
-        assert!(rows(HELD_OUT).iter().max() < rows(TRAIN).iter().min() && rows(TRAIN).len() > 1000 && rows(HELD_OUT).len() > 1000);
+        let rows = |color: Color| {
+            image.enumerate_pixels().filter(|(x, _, p)| *x < 900 && p.0 == color).map(|(_, y, _)| y).collect::<Vec<_>>()
+        };
+        assert!(
+            rows(HELD_OUT).iter().max() < rows(TRAIN).iter().min() && rows(TRAIN).len() > 1000 && rows(HELD_OUT).len() > 1000
+        );
     }
 
     #[test]
