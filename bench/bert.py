@@ -19,10 +19,9 @@ import sys
 import time
 import tomllib
 
-from lenet import run
+from lenet import run, trained
 from turns import compare, median, seeded, take_turns
 
-HERE = pathlib.Path(__file__).resolve().parent
 ASKED, MASKED, REPLACED, SKIPPED, MEASURED = 0.15, 0.8, 0.1, 5, 300
 
 
@@ -33,12 +32,7 @@ def tokens_of(home):
 
 
 def danlu(args):
-    name = f"bench-bert-{time.time_ns()}"
-    given = [f"name={name}", f"seed={args.seed}", f"budget.steps={args.steps}", "eval.every=1000000", "sample.every=0", "checkpoint.every=1000000"]
-    command = [args.danlu, "--threads", "2", "train", str(HERE.parent / "recipes/2018-bert.toml"), "--run", name, "--json",
-               *(part for one in given for part in ("--set", one))]
-    _, memory = run(command, DANLU_HOME=str(args.home))
-    rows = [json.loads(line) for line in (args.home / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    name, rows, memory = trained(args, "2018-bert.toml", "bert")
     steps = [row for row in rows if row["kind"] == "train"][SKIPPED:]
     args.like = name
     tokens = steps[-1]["tokens"] - steps[0]["tokens"]
@@ -68,7 +62,9 @@ def child(args):
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
-    torch.set_default_device(args.device)
+    # Even the CPU, set as the default, makes each small operation slower.
+    if args.device != "cpu":
+        torch.set_default_device(args.device)
     recipe = tomllib.loads((args.home / "runs" / args.like / "recipe.toml").read_text())
     folder, tokens = args.home / "models" / f"{args.like}@1", tokens_of(args.home)
     pieces = json.loads((tokens / "tokenizer.json").read_text())

@@ -23,10 +23,9 @@ import sys
 import time
 import tomllib
 
-from lenet import run
+from lenet import run, trained
 from turns import compare, median, seeded, take_turns
 
-HERE = pathlib.Path(__file__).resolve().parent
 # Of each task its recipe, what an update has so and so many of, what is measured, and how many updates there are where nobody says.
 TASKS = {"pretrain": ("2018-gpt.toml", "tokens", "bits_per_byte", 300), "topics": ("2018-gpt-task.toml", "texts", "accuracy", 765)}
 SKIPPED = 5
@@ -44,13 +43,8 @@ def of_update(args, recipe):
 
 
 def danlu(args):
-    name, (file, unit, *_) = f"bench-gpt-{time.time_ns()}", TASKS[args.task]
-    given = [f"name={name}", f"seed={args.seed}", f"budget.steps={args.steps}", "eval.every=1000000", "sample.every=0", "checkpoint.every=1000000"]
-    given += [f"model.from={args.start}"] if args.task == "topics" else []
-    command = [args.danlu, "--threads", "2", "train", str(HERE.parent / "recipes" / file), "--run", name, "--json",
-               *(part for one in given for part in ("--set", one))]
-    _, memory = run(command, DANLU_HOME=str(args.home))
-    rows = [json.loads(line) for line in (args.home / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    file, unit, *_ = TASKS[args.task]
+    name, rows, memory = trained(args, file, "gpt", *([f"model.from={args.start}"] if args.task == "topics" else []))
     steps = [row for row in rows if row["kind"] == "train"][SKIPPED + 1 :]
     args.like = name
     recipe = recipe_of(args)

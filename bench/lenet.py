@@ -45,6 +45,17 @@ def run(command, **environment):
     return printed, usage.ru_maxrss / 1024
 
 
+def trained(args, recipe, task, *given):
+    """The name, the log and the peak memory in MB of a recipe's run in danlu's home, on two threads, of which nothing but the steps is of interest."""
+    name = f"bench-{task}-{time.time_ns()}"
+    given = [f"name={name}", f"seed={args.seed}", f"budget.steps={args.steps}", "eval.every=1000000", "sample.every=0", "checkpoint.every=1000000", *given]
+    command = [args.danlu, "--threads", "2", "train", str(HERE.parent / "recipes" / recipe), "--run", name, "--json",
+               *(part for one in given for part in ("--set", one))]
+    _, memory = run(command, DANLU_HOME=str(args.home))
+    rows = [json.loads(line) for line in (args.home / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    return name, rows, memory
+
+
 def danlu(args):
     settings = SETTINGS[args.form]
     with tempfile.TemporaryDirectory() as home:
@@ -91,7 +102,9 @@ def torch_one(args, way):
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
-    torch.set_default_device(args.device)
+    # Even the CPU, set as the default, makes each small operation slower.
+    if args.device != "cpu":
+        torch.set_default_device(args.device)
     settings, folder = SETTINGS[args.form], pathlib.Path(args.data)
     pictures = lambda part: torch.tensor(idx(folder, f"{part}-images-idx3-ubyte")).unsqueeze(1).float() / 255
     labels = lambda part: torch.tensor(idx(folder, f"{part}-labels-idx1-ubyte")).long()

@@ -24,7 +24,7 @@ import tempfile
 import time
 import tomllib
 
-from lenet import run
+from lenet import run, trained
 from turns import compare, median, seeded, take_turns
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -39,12 +39,7 @@ def recipe_of(task):
 
 
 def danlu(args):
-    name = f"bench-{args.task}-{time.time_ns()}"
-    given = [f"name={name}", f"seed={args.seed}", "eval.every=1000000", "sample.every=0", "checkpoint.every=1000000", f"budget.steps={args.steps}"]
-    command = [args.danlu, "--threads", "2", "train", str(recipe_of(args.task)), "--run", name, "--json",
-               *(part for one in given for part in ("--set", one))]
-    _, memory = run(command, DANLU_HOME=str(args.home))
-    rows = [json.loads(line) for line in (args.home / "runs" / name / "metrics.jsonl").read_text().splitlines()]
+    _, rows, memory = trained(args, recipe_of(args.task).name, args.task)
     steps = [row for row in rows if row["kind"] == "train"]
     final = next(row for row in rows if row["kind"] == "final")
     first, last = steps[min(SKIPPED, len(steps) - 2)], steps[-1]
@@ -79,7 +74,9 @@ def child(args):
 
     torch.set_num_threads(2)
     torch.manual_seed(args.seed)
-    torch.set_default_device(args.device)
+    # Even the CPU, set as the default, makes each small operation slower.
+    if args.device != "cpu":
+        torch.set_default_device(args.device)
     recipe, folder = tomllib.loads(recipe_of(args.task).read_text()), pathlib.Path(args.pictures)
     about = json.loads((folder / "about.json").read_text())
     learned, asked = (pictures(folder, name, about) for name in ("learned", "asked"))

@@ -73,7 +73,9 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    torch.set_default_device(args.device)
+    # Even the CPU, set as the default, makes each small operation slower.
+    if args.device != "cpu":
+        torch.set_default_device(args.device)
     data = json.load(open(os.path.join(args.folder, "data.json")))
     end, steps, rows = data["end"], data["steps"], data["batch"]
     optimizer_spec, smoothing = data["optimizer"], data["translate"]["smoothing"]
